@@ -1,0 +1,46 @@
+# Everything that a bare machine needs: Python >= 3.11 with pip and venv, make, and apt on Debian.
+# PYTHON chooses another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+
+.PHONY: help lab test test-deep test-others lint bench clean
+
+help:
+	@echo "make lab    JupyterLab on the first tutorial"
+	@echo "make test   everything that CI runs"
+	@echo "make lint   ruff and mypy"
+	@echo "make bench  the figures, beside the standard library's"
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "onix_nb needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[lab,tutorials,test]'
+	touch $@
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab notebooks/01_first_flow.ipynb $(LAB_OPTIONS)
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint test-others
+	$(BIN)/python -m pytest -m 'not deep'
+
+test-deep: $(STAMP)
+	$(BIN)/python -m pytest
+
+# The other Pythons that are installed run the suite, too, in environments of their own.
+test-others: $(STAMP)
+	$(BIN)/python tests/other_pythons.py
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf $(VENV) .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

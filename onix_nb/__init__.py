@@ -1,0 +1,99 @@
+"""Oryonix in the notebook: flows orchestrate, actions do the work, futures join them.
+
+In a notebook, `%load_ext onix_nb`; after it `import onix` works. Elsewhere, `import onix_nb as onix`.
+
+The map of the package; imports point from the lower lines to the upper ones, never back:
+
+    errors.py      every error and warning
+    config.py      the settings in force, and configure()
+    model/         what a run is: Run, Future, wait, RetryPolicy. No threads, files or notebook
+    engine/        how runs run: the session, its threads and its event loop
+    functions.py   @action and @flow
+    explore/       runs as data: the timeline
+    live/          runs on the page: text, HTML, and their update in place
+    notebook/      IPython: the extension, %%onix_flow, hooks
+
+Where to read first: `functions.py` (what a user touches), then `model/future.py` (the heart: how
+a future settles), then `engine/attempts.py` (how code is run, timed out and stopped) and
+`engine/session.py` (the one place with global state).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
+from typing import TYPE_CHECKING, Any
+
+from . import errors
+from ._version import __version__
+from .config import configure
+from .engine.executor import Executor
+from .engine.history import runs
+from .functions import action, flow
+from .model.attempt import current_run
+from .model.future import Future
+from .model.parking import sleep
+from .model.retry import RetryPolicy
+from .model.waiting import as_completed, wait
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = [
+    "ALL_COMPLETED",
+    "FIRST_COMPLETED",
+    "FIRST_EXCEPTION",
+    "Executor",
+    "Future",
+    "RetryPolicy",
+    "action",
+    "as_completed",
+    "configure",
+    "current_run",
+    "errors",
+    "flow",
+    "runs",
+    "sleep",
+    "timeline",
+    "wait",
+]
+
+
+def timeline(runs: Any = None, *, ax: Any = None) -> Any:
+    """When runs waited and ran, as a Gantt chart by matplotlib. Not in Oryonix.
+
+    Args:
+        runs: Futures, what `wait` or `runs` returned; None for everything that is remembered.
+        ax: The matplotlib `Axes` to draw on; None for new ones.
+
+    Returns:
+        The `Axes`.
+
+    Raises:
+        TypeError: Something in `runs` is neither a future nor a run.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.action
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> done, _ = onix.wait([double.start(x=x) for x in range(3)])
+        >>> onix.timeline(done).get_xlabel()
+        'seconds'
+    """
+    from .explore.timeline import timeline  # matplotlib is imported for those who draw
+
+    return timeline(runs, ax=ax)
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """`%load_ext onix_nb`."""
+    from .notebook.extension import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """`%unload_ext onix_nb`."""
+    from .notebook.extension import unload
+
+    unload(shell)

@@ -1,0 +1,139 @@
+"""Actions: started in the background, or run inline by the one who calls them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextvars import copy_context
+from types import FrameType
+from typing import Any
+
+from ..errors import ActionCallError, RunCancelled
+from ..model.attempt import Attempt, current
+from ..model.definition import Definition
+from ..model.future import Future, Owner
+from ..model.parking import sleep
+from ..model.run import Run, error_text
+from .aio import LoopAttempt
+from .attempts import StartedAttempt, ThreadAttempt, add_span, started, trimmed
+from .session import Session, live
+
+
+class ActionAttempt(ThreadAttempt):
+    """One try of an action that was started, on a thread of the pool of actions."""
+
+    __slots__ = ()
+
+    def _next(self) -> ActionAttempt:
+        return ActionAttempt(self._definition, self.run, self._context, self._clock, self._pool, self.attempt + 1)
+
+    def _perform(self) -> None:
+        current.set(self)
+        if not self._begin():
+            return
+        try:
+            try:
+                result = self._definition.invoke(**self._future.arguments)  # type: ignore[arg-type]
+            except BaseException as error:
+                self._fail(trimmed(error))
+            else:
+                self._succeed(result)
+        finally:
+            self._leave()
+
+
+def new_run(
+    session: Session, parent: Attempt | None, definition: Definition, arguments: Mapping[str, Any], frame: FrameType
+) -> Run:
+    """The record of what `parent`, or a cell, is about to start."""
+    record = definition.record(arguments)
+    if parent is None:
+        return Run(definition.name, definition.kind, None, record, session.cell, frame.f_code, frame.f_lasti)
+    run = parent.run
+    return Run(definition.name, definition.kind, run, record, run.cell, frame.f_code, frame.f_lasti)
+
+
+def owner_of(session: Session, parent: Attempt | None, definition: Definition) -> Owner:
+    """Who keeps account of what `parent` is about to start: its flow, or the session.
+
+    Raises:
+        RunCancelled: The parent was cancelled.
+        ActionCallError: The parent is an action.
+    """
+    if parent is None:
+        return session
+    parent._checkpoint()
+    if parent.run.kind == "action":
+        raise ActionCallError(
+            f"action {parent.run.name!r} called {definition.kind} {definition.name!r}, but actions may call plain "
+            f"functions only: make {parent.run.name!r} a flow (@onix.flow), or {definition.name!r} a plain function"
+        )
+    return parent._children_owner() or session
+
+
+def start_action(definition: Definition, arguments: Mapping[str, Any], frame: FrameType) -> Future[Any]:
+    """Starts an action in the background: on a thread, or on the event loop if it is async."""
+    session = live()
+    parent = current.get()
+    owner = owner_of(session, parent, definition)
+    run = new_run(session, parent, definition, arguments, frame)
+    attempt: StartedAttempt
+    if definition.is_async:
+        attempt = LoopAttempt(definition, run, copy_context(), session.clock, session.loop())
+    else:
+        attempt = ActionAttempt(definition, run, copy_context(), session.clock, session.actions)
+    future = started(attempt, arguments, owner, session.unfinished)
+    attempt._submit()
+    return future
+
+
+def call_action(definition: Definition, arguments: Mapping[str, Any], frame: FrameType) -> Any:
+    """Runs a synchronous action on the caller's thread, as often as its policy says."""
+    __tracebackhide__ = True
+    session = live()
+    parent = current.get()
+    if parent is not None:
+        owner_of(session, parent, definition)
+    run = new_run(session, parent, definition, arguments, frame)
+    session.unfinished[run] = None
+    run.started = run.queued
+    try:
+        if definition.retry is None:
+            result = _try_inline(definition, arguments, run, parent)
+        else:
+            result = _try_inline_often(definition, arguments, run, parent)
+    except BaseException as error:
+        cancelled = isinstance(error, RunCancelled)
+        run.end("cancelled" if cancelled else "failed", time.monotonic(), error_text(error))
+        raise
+    else:
+        run.end("succeeded", time.monotonic())
+    finally:
+        session.unfinished.pop(run, None)
+        session.archive.append(run)
+    return result
+
+
+def _try_inline(definition: Definition, arguments: Mapping[str, Any], run: Run, parent: Attempt | None) -> Any:
+    __tracebackhide__ = True
+    token = current.set(Attempt(run, run.attempt, None if parent is None else parent._base))
+    try:
+        return definition.invoke(**arguments)
+    finally:
+        current.reset(token)
+
+
+def _try_inline_often(definition: Definition, arguments: Mapping[str, Any], run: Run, parent: Attempt | None) -> Any:
+    __tracebackhide__ = True
+    policy = definition.retry
+    assert policy is not None
+    while True:
+        begun = time.monotonic()
+        try:
+            return _try_inline(definition, arguments, run, parent)
+        except Exception as error:
+            if not policy.again(run.attempt, error):
+                raise
+            add_span(run, begun, error)
+        sleep(policy.delay(run.attempt))
+        run.attempt += 1

@@ -1,0 +1,208 @@
+"""Attempts that were started: how they end, time out, are tried again, and are made to stop.
+
+`RunCancelled` reaches code that calls into onix by itself. Code on a thread that does not gets it
+as an asynchronous exception after a second of grace. Two promises make that safe:
+
+- It is sent only while the thread is inside the user's function. The thread sets `_thread` when
+  it goes in, and clears it under `settling` when it comes out; under the same lock the sender
+  reads it and marks the attempt as `_interrupting`.
+- It is never left pending. A thread that comes out and finds the mark waits until the sender has
+  sent, and takes the exception back if it has not been raised meanwhile. It is sent once for each
+  attempt, so one `except` is enough, whichever of our own lines it hits.
+"""
+
+from __future__ import annotations
+
+import time
+from _thread import get_ident
+from collections.abc import Callable, Mapping
+from concurrent.futures._base import FINISHED
+from contextvars import Context
+from typing import Any, Final, Self
+
+from ..errors import AttemptTimeoutError, RunCancelled
+from ..model.attempt import Attempt
+from ..model.definition import Definition
+from ..model.future import Future, Owner, settling
+from ..model.run import Run, Span, error_text
+from ..model.waiter import Waiter
+from .clock import Alarm, Clock
+from .pool import Pool
+
+# Seconds between a cancel and the asynchronous exception.
+GRACE: Final = 1.0
+
+
+class StartedAttempt(Attempt):
+    """A try of a run that has a future."""
+
+    __slots__ = ("_alarm", "_begun", "_clock", "_context", "_definition", "_future")
+
+    def __init__(self, definition: Definition, run: Run, context: Context, clock: Clock, number: int = 1) -> None:
+        super().__init__(run, number)
+        self._definition = definition
+        self._context = context
+        self._clock = clock
+        self._future: Future[Any]
+        self._begun = 0.0
+        self._alarm: Alarm | None = None
+
+    def _submit(self) -> None:
+        """Brings the attempt to where it runs; returns at once."""
+        raise NotImplementedError
+
+    def _next(self) -> Self:
+        """The attempt that follows this one when it failed."""
+        raise NotImplementedError
+
+    def _begin(self) -> bool:
+        """Marks the attempt as begun on this thread. False when its run was cancelled meanwhile."""
+        if not self._future._begin(self):
+            return False
+        self._begun = time.monotonic()
+        if self.run.started is None:
+            self.run.started = self._begun
+        if self._definition.timeout is not None:
+            self._alarm = self._clock.after(self._definition.timeout, self._time_out)
+        return True
+
+    def _succeed(self, result: Any) -> None:
+        """The user's function has returned."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._future._settle(FINISHED, result, attempt=self)
+
+    def _fail(self, error: BaseException, *, leaving: bool = True) -> bool:
+        """The attempt has failed: another one follows, or the run ends. False when it came too late.
+
+        Args:
+            error: What the user's function raised, or that its time is up.
+            leaving: Whether it is the thread of the attempt that calls.
+        """
+        if self._alarm is not None:
+            self._alarm.cancel()
+        policy = self._definition.retry
+        if policy is None or not policy.again(self.attempt, error):
+            return self._future._settle(FINISHED, None, error, attempt=self, leaving=leaving)
+        new = self._next()
+        new._future = self._future
+        if not self._future._replace_attempt(self, new, leaving=leaving):
+            return False
+        add_span(self.run, self._begun, error)
+        self.run.attempt = new.attempt
+        self._clock.after(policy.delay(self.attempt), new._submit)
+        return True
+
+    def _time_out(self) -> None:
+        error = AttemptTimeoutError(
+            f"{self.run.kind} {self.run.name} (run {self.run.id}) took longer than {self._definition.timeout} s"
+            f" in attempt {self.attempt}"
+        )
+        if self._fail(error, leaving=False):
+            self._interrupt()
+
+
+class ThreadAttempt(StartedAttempt):
+    """A try that runs on a thread of a pool, in a context of its own."""
+
+    __slots__ = ("_abandoned", "_interrupting", "_pool", "_sent")
+
+    def __init__(
+        self, definition: Definition, run: Run, context: Context, clock: Clock, pool: Pool, number: int = 1
+    ) -> None:
+        # Not through super(): one call for each class above is what a no-op would feel most.
+        self.run = run
+        self.attempt = number
+        self._base = self
+        self._stop = False
+        self._thread = None
+        self._wakers = None
+        self._waiting_for = None
+        self._definition = definition
+        self._context = context
+        self._clock = clock
+        self._begun = 0.0
+        self._alarm = None
+        self._pool = pool
+        # Another thread has this one's place in the pool. Guarded by `settling`.
+        self._abandoned = False
+        # An asynchronous exception is on its way; `_sent` wakes when it was sent. Guarded by `settling`.
+        self._interrupting = False
+        self._sent: Waiter | None = None
+
+    def _submit(self) -> None:
+        self._pool.submit(self)
+
+    def execute(self) -> bool:
+        """Runs the attempt on this thread. False when another thread has taken its place."""
+        try:
+            self._context.run(self._perform)
+        except RunCancelled:  # an asynchronous one hit a line of ours, after the user's function
+            pass
+        if self.run.stopping:
+            self.run.stopping = False
+        return not self._abandoned
+
+    def _perform(self) -> None:
+        """Runs the user's function, and tells the future; in the attempt's context."""
+        raise NotImplementedError
+
+    def _leave(self) -> None:
+        """Takes back an asynchronous exception that was sent and has not been raised."""
+        if self._interrupting and self._sent is not None:
+            self._sent.park()
+            _send(get_ident(), None)
+
+    def _interrupt(self) -> None:
+        super()._interrupt()
+        with settling:
+            inside = self._thread is not None and not self._abandoned
+            if inside:
+                self._abandoned = True
+        if inside:
+            self.run.stopping = True
+            self._pool.replace()
+            self._clock.after(GRACE, self._raise_inside)
+
+    def _raise_inside(self) -> None:
+        """Raises `RunCancelled` in the user's function, if it is still running."""
+        sent = Waiter()
+        with settling:
+            thread = self._thread
+            if thread is None or self._interrupting:
+                return
+            self._sent = sent
+            self._interrupting = True
+        _send(thread, RunCancelled)
+        sent.wake()
+
+
+def _send(thread: int, exception: type[BaseException] | None) -> None:
+    """Raises `exception` in `thread` at its next bytecode; None takes back one not yet raised."""
+    import ctypes  # only when needed: it takes some milliseconds
+
+    set_exception: Callable[..., int] = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    set_exception(ctypes.c_ulong(thread), None if exception is None else ctypes.py_object(exception))
+
+
+def add_span(run: Run, begun: float, error: BaseException) -> None:
+    """Records an attempt that another one follows."""
+    run.spans = [*(run.spans or ()), Span(run.attempt, begun, time.monotonic(), error_text(error))]
+
+
+def trimmed(error: BaseException) -> BaseException:
+    """The exception with its traceback from the user's function on, without the frame that called it."""
+    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+        error.__traceback__ = error.__traceback__.tb_next
+    return error
+
+
+def started(
+    attempt: StartedAttempt, arguments: Mapping[str, Any], owner: Owner, unfinished: dict[Run, Future[Any] | None]
+) -> Future[Any]:
+    """The future of an attempt that is about to be submitted, in the accounts of its owner."""
+    future: Future[Any] = Future(attempt.run, arguments, owner, attempt)
+    attempt._future = future
+    unfinished[attempt.run] = future
+    owner.opened(future)
+    return future

@@ -1,0 +1,149 @@
+"""Threads that run tasks: as many as needed up to a limit, reused, parked while there is nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from _thread import LockType, allocate_lock
+from collections import deque
+from typing import Protocol
+
+from ..errors import ExecutorError
+
+# How long an idle thread stays, in seconds.
+IDLE_SECONDS = 10.0
+
+
+class Task(Protocol):
+    """What a pool runs."""
+
+    def execute(self) -> bool:
+        """Runs on a thread of the pool. False when another thread has taken this one's place."""
+
+
+class Pool:
+    """A pool of daemon threads.
+
+    `submit` puts the task into the backlog first, and wakes or makes a thread second; a thread
+    parks itself first, and looks into the backlog once more second. So one of the two always sees
+    the other, without a lock: appends, pops and removals of lists and deques are atomic.
+    """
+
+    def __init__(self, name: str, limit: int | None) -> None:
+        self._name = name
+        self._limit = limit
+        self._backlog: deque[Task] = deque()
+        # The locks on which idle threads are parked. Who takes one out releases it, once.
+        self._idle: list[LockType] = []
+        # Guards `_size`. Not held while a thread starts or a task runs.
+        self._resizing = threading.Lock()
+        self._size = 0
+        self._closed = False
+        self._numbers = itertools.count(1)
+
+    @property
+    def size(self) -> int:
+        """How many threads the pool has."""
+        return self._size
+
+    def submit(self, task: Task) -> None:
+        """Runs `task` on a thread, at once or as soon as one is free.
+
+        Raises:
+            ExecutorError: The system has no thread for us, and the pool has none.
+        """
+        self._backlog.append(task)
+        if self._idle:
+            try:
+                self._idle.pop().release()
+                return
+            except IndexError:  # somebody else woke it
+                pass
+        if self._limit is None or self._size < self._limit:
+            self._grow(task)
+
+    def resize(self, limit: int | None) -> None:
+        """Changes how many tasks run at once. Threads above the limit end after their task."""
+        self._limit = limit
+        for _ in range(len(self._backlog)):
+            if limit is not None and self._size >= limit:
+                break
+            self._grow(None)
+
+    def close(self) -> None:
+        """Lets the threads end as soon as the backlog is empty, instead of staying for more."""
+        self._closed = True
+        while self._idle:
+            with contextlib.suppress(IndexError):  # somebody else woke it
+                self._idle.pop().release()
+
+    def replace(self) -> None:
+        """A thread will not come back from its task soon: another may take its place."""
+        with self._resizing:
+            self._size -= 1
+        if self._backlog:
+            self._grow(None)
+
+    def _grow(self, task: Task | None) -> None:
+        with self._resizing:
+            if self._limit is not None and self._size >= self._limit:
+                return
+            self._size += 1
+        try:
+            threading.Thread(target=self._work, name=f"onix-{self._name}-{next(self._numbers)}", daemon=True).start()
+        except RuntimeError as error:  # the system refuses: the task waits until a thread is free
+            with self._resizing:
+                self._size -= 1
+                alone = self._size == 0
+            if alone and task is not None:
+                try:
+                    self._backlog.remove(task)
+                except ValueError:
+                    return  # a thread that was about to end took it after all
+                raise ExecutorError(f"the system has no thread to run this on: {error}") from error
+
+    def _work(self) -> None:
+        parking = allocate_lock()
+        parking.acquire()
+        while True:
+            try:
+                task = self._backlog.popleft()
+            except IndexError:
+                if not self._park(parking):
+                    return
+                continue
+            stays = task.execute()
+            del task  # or this frame keeps its arguments alive while it is parked
+            if not stays or self._is_surplus():
+                return
+
+    def _park(self, parking: LockType) -> bool:
+        """Waits for work. False when there was none for long, and this thread has left the pool."""
+        self._idle.append(parking)
+        if not self._backlog and not self._closed:
+            if parking.acquire(timeout=IDLE_SECONDS):
+                return True
+        try:
+            self._idle.remove(parking)
+        except ValueError:  # somebody took it out, so the release has come or will
+            parking.acquire()
+            return True
+        if self._backlog:
+            return True
+        with self._resizing:
+            self._size -= 1
+        if self._backlog:  # it came after our look, when `submit` still counted on us
+            with self._resizing:
+                self._size += 1
+            return True
+        return False
+
+    def _is_surplus(self) -> bool:
+        if self._limit is None or self._size <= self._limit:
+            return False
+        with self._resizing:
+            surplus = self._size > self._limit
+            if surplus:
+                self._size -= 1
+        return surplus

@@ -1,0 +1,277 @@
+"""The session: this process's one live engine, and the only place with global state.
+
+It is kept in this module across `importlib.reload`, so that re-running cells and reloading the
+extension leave what runs alone. `live()` gives it, made at the first call.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import warnings
+from collections import deque
+from typing import Any, Final
+
+from .. import config
+from ..errors import ExecutorError, UnseenFailureWarning
+from ..model import parking
+from ..model.future import LOOKED, Future, settling
+from ..model.run import Run
+from ..model.waiting import wait_all
+from .aio import ActionLoop
+from .attempts import ThreadAttempt
+from .clock import Clock
+from .pool import Pool
+
+# How many finished runs are remembered: with their futures those that cells started, as records
+# the others.
+RECENT_FUTURES: Final = 100
+ARCHIVED_RUNS: Final = 10_000
+
+# At exit: seconds for the calls of `onix.Executor` to end, then for interrupted runs to stop.
+EXIT_GRACE: Final = 3.0
+STOP_GRACE: Final = 1.0
+
+
+class Session:
+    """Holds what runs and what ran. It owns the futures that cells (or scripts) start.
+
+    Attributes:
+        unfinished: Every run that has not ended, with its future; None for an inline call.
+        archive: The records of the last finished runs.
+        cell: The cell that runs now, as people name it (`In [3]`); None outside a notebook.
+    """
+
+    def __init__(self) -> None:
+        settings = config.current
+        self.unfinished: dict[Run, Future[Any] | None] = {}
+        self.archive: deque[Run] = deque(maxlen=ARCHIVED_RUNS)
+        self.cell: str | None = None
+        self.actions = Pool("action", settings.workers)
+        self.flows = Pool("flow", None)
+        self.gate = Gate(self.flows, settings.max_flows)
+        self.clock = Clock()
+        self._recent: deque[Future[Any]] = deque(maxlen=RECENT_FUTURES)
+        # Failed runs that cells started and nobody looked at, in the order of failing.
+        self._unseen: dict[Run, None] = {}
+        self._loop: ActionLoop | None = None
+        # Guards the making of `_loop`.
+        self._making = threading.RLock()
+
+    # The owner of what cells start.
+
+    def opened(self, future: Future[Any]) -> None:
+        """A cell started `future`; `unfinished` has it already."""
+
+    def settled(self, future: Future[Any]) -> None:
+        """A run has ended that a cell started, or a flow that left it behind."""
+        self.forget(future)
+        if future.run.parent is None:  # type: ignore[union-attr]
+            self._recent.append(future)
+        if future._exception is not None and future._seen != LOOKED:
+            self.fail(future)
+
+    def consumed(self, future: Future[Any]) -> None:
+        """A future of a cell was joined or looked at."""
+        if future._seen == LOOKED and self._unseen:
+            self._unseen.pop(future.run, None)  # type: ignore[arg-type]
+
+    def detached(self, future: Future[Any]) -> None:
+        """A future of a cell is nobody's concern any more."""
+        self.consumed(future)
+
+    def forget(self, future: Future[Any]) -> None:
+        """Keeps of a run that has ended just the record."""
+        self.unfinished.pop(future.run, None)  # type: ignore[arg-type]
+        self.archive.append(future.run)  # type: ignore[arg-type]
+
+    def fail(self, future: Future[Any]) -> None:
+        """Remembers a failure to report, unless somebody looks at it first."""
+        assert future.run is not None
+        self._unseen[future.run] = None
+        if future._seen == LOOKED:  # somebody did, just now
+            self._unseen.pop(future.run, None)
+
+    # What ran.
+
+    def futures(self) -> list[Future[Any]]:
+        """The futures of what runs, and of the last runs that cells started, in order of starting."""
+        futures = [*self._recent.copy(), *(future for future in self.unfinished.copy().values() if future)]
+        return sorted(futures, key=lambda future: future.run.id)  # type: ignore[union-attr]
+
+    def runs(self) -> list[Run]:
+        """Every run that is remembered, in order of starting."""
+        runs = {*self.archive.copy(), *self.unfinished.copy(), *(future.run for future in self._recent.copy())}
+        return sorted((run for run in runs if run is not None), key=lambda run: run.id)
+
+    # Failures that nobody looked at.
+
+    def unseen(self) -> list[Run]:
+        """The runs whose failure is to be reported, in the order of failing."""
+        return list(self._unseen)
+
+    def report(self, runs: list[Run]) -> None:
+        """Warns of those of `runs` whose failure nobody has looked at yet, once."""
+        unseen = [run for run in runs if self._unseen.pop(run, self) is None]
+        if unseen:
+            warn_unseen(unseen)
+
+    # The event loop of async actions.
+
+    def loop(self) -> ActionLoop:
+        """The background event loop, started at the first call."""
+        if self._loop is None:
+            with self._making:
+                if self._loop is None:
+                    self._loop = ActionLoop()
+        return self._loop
+
+    # The end.
+
+    def shut_down(self) -> None:
+        """Waits a little for the calls of executors, then stops what runs."""
+        calls = [future for run, future in self.unfinished.copy().items() if future and run.kind == "call"]
+        wait_all(calls, EXIT_GRACE)
+        self.report(self.unseen())
+        attempts = [future._attempt for future in self.futures()]
+        for future in self.futures():
+            future.cancel(interrupt=True)
+        _stop([attempt for attempt in attempts if isinstance(attempt, ThreadAttempt)])
+
+
+def _stop(attempts: list[ThreadAttempt]) -> None:
+    """Raises in the attempts that are inside a function, and waits a little for their threads.
+
+    A thread that prints while the interpreter ends would abort the process; one that is stuck in
+    a system call does no harm.
+    """
+    for attempt in attempts:
+        attempt._raise_inside()
+    deadline = time.monotonic() + STOP_GRACE
+    nap = threading.Event()
+    while any(attempt._thread is not None for attempt in attempts) and time.monotonic() < deadline:
+        nap.wait(0.01)
+
+
+class Gate:
+    """Limits how many flows of cells run at once, from start to end (`max_flows`)."""
+
+    def __init__(self, pool: Pool, limit: int | None) -> None:
+        self._pool = pool
+        self._limit = limit
+        # Guards `_running` and `_waiting`. Re-entrant, for a finalizer that starts a flow.
+        self._lock = threading.RLock()
+        self._running = 0
+        self._waiting: deque[Any] = deque()
+
+    def admit(self, attempt: Any) -> None:
+        """Runs the flow as soon as fewer than the limit run."""
+        self._waiting.append(attempt)
+        self._fill()
+
+    def resize(self, limit: int | None) -> None:
+        """Changes the limit; flows that run go on."""
+        self._limit = limit
+        self._fill()
+
+    def _fill(self) -> None:
+        while (attempt := self._next()) is not None:
+            if attempt._future._hear(self._leave):
+                self._pool.submit(attempt)
+            else:  # cancelled while it waited
+                with self._lock:
+                    self._running -= 1
+
+    def _next(self) -> Any:
+        with self._lock:
+            if not self._waiting or (self._limit is not None and self._running >= self._limit):
+                return None
+            self._running += 1
+            return self._waiting.popleft()
+
+    def _leave(self, _: Future[Any]) -> None:
+        with self._lock:
+            self._running -= 1
+        self._fill()
+
+
+def warn_unseen(runs: list[Run]) -> None:
+    """One warning for failures that nobody looked at; each with its line and its message."""
+    many = len(runs) > 1
+    lines = "".join(f"\n  {run.name} (run {run.id}, started at {run.where}): {run.error}" for run in runs)
+    message = (
+        f"{len(runs)} run{'s' * many} failed and nobody asked for {'their results' if many else 'its result'}:{lines}\n"
+        "Ask each future for result() or exception(), or detach() it."
+    )
+    file, line = runs[0].line or ("onix", 1)
+    warnings.warn_explicit(UnseenFailureWarning(message), None, file, line)
+
+
+# Survives a reload of this module: the old value is found in its namespace.
+_session: Session | None = globals().get("_session")
+_exiting = False
+
+
+def live() -> Session:
+    """This process's session, made at the first call.
+
+    Raises:
+        ExecutorError: In a forked child, or while the interpreter exits.
+    """
+    return _session if _session is not None else _create()
+
+
+# Guards the making of `_session`. Re-entrant, for a finalizer that starts something.
+_making = threading.RLock()
+
+
+def _create() -> Session:
+    global _session
+    parking.refuse_in_child()
+    if _exiting:
+        raise ExecutorError("cannot start anything: the interpreter is exiting")
+    with _making:
+        if _session is None:
+            _session = Session()
+        return _session
+
+
+def _shut_down() -> None:
+    """At interpreter exit: ends the session, if there is one, within a few seconds."""
+    global _session, _exiting
+    session, _session, _exiting = _session, None, parking.refusal is None
+    if session is not None:
+        session.shut_down()
+
+
+def _forbid_in_child() -> None:
+    global _session
+    _session = None
+    parking.refusal = (
+        "onix does not work in a forked child process: its threads stayed in the parent. "
+        "Call plain functions here, or use subprocess or the spawn method"
+    )
+    settling.release()
+
+
+def _resize(settings: config.Settings) -> None:
+    parking.refuse_in_child()
+    if _session is not None:
+        _session.actions.resize(settings.workers)
+        _session.gate.resize(settings.max_flows)
+
+
+config.on_change[:] = [_resize]
+
+if "_registered" not in globals():  # once, also when this module is reloaded
+    _registered = True
+    atexit.register(lambda: _shut_down())
+    if hasattr(os, "register_at_fork"):
+        # `settling` is taken around the fork, so that no other thread holds it in the child.
+        os.register_at_fork(
+            before=settling.acquire,
+            after_in_parent=settling.release,
+            after_in_child=lambda: _forbid_in_child(),
+        )

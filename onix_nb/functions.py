@@ -1,0 +1,328 @@
+"""`@onix.action` and `@onix.flow`: what a decorated function can do."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from . import config
+from .engine.actions import call_action, start_action
+from .engine.flows import start_flow
+from .model.definition import Definition, secrets_among
+from .model.future import Future
+from .model.retry import RetryPolicy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+_KEEP: Any = type("Keep", (), {"__repr__": lambda self: "<unchanged>"})()
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class Function(Generic[P, R]):
+    """What actions and flows have in common: their signature, and how arguments are checked."""
+
+    _definition: Definition
+
+    def __init__(self, function: Callable[P, Any], definition: Definition) -> None:
+        functools.update_wrapper(self, function)  # type: ignore[arg-type]
+        self._definition = definition
+        self._parameters = inspect.signature(function).parameters
+        # Almost every call gives each parameter by name: that is the check of the fast path. A
+        # function with *args or **kwargs never takes it.
+        plain = all(parameter.kind in _BY_NAME for parameter in self._parameters.values())
+        self._names = frozenset(self._parameters) if plain else frozenset({"*"})
+
+    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments by name, after every check that the fast path could not make.
+
+        Raises:
+            TypeError: An argument is positional (when strict), unknown, missing or given twice.
+        """
+        if args:
+            kwargs = self._named(args, kwargs)
+        parameters = self._parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        if not takes_any:
+            for name in kwargs:
+                if name not in parameters:
+                    raise TypeError(f"{self} got an unknown argument {name!r}; it takes {self._takes()}")
+        for name, parameter in parameters.items():
+            if parameter.default is parameter.empty and parameter.kind in _BY_NAME and name not in kwargs:
+                raise TypeError(f"{self} is missing the argument {name!r}; it takes {self._takes()}")
+        return kwargs
+
+    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        names = [name for name, p in self._parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        if config.current.strict:
+            shown = ", ".join(f"{name}=..." for name in names[: len(args)])
+            raise TypeError(
+                f"{self} takes keyword arguments only, as in Oryonix: call it with {shown or 'names'}; "
+                "onix.configure(strict=False) allows positional ones here"
+            )
+        if len(args) > len(names):
+            raise TypeError(f"{self} got {len(args)} positional arguments; it takes {self._takes()}")
+        named = dict(zip(names, args, strict=False))
+        for name in named:
+            if name in kwargs:
+                raise TypeError(f"{self} got the argument {name!r} twice")
+        return {**named, **kwargs}
+
+    def _takes(self) -> str:
+        names = [f"{name}=" for name, p in self._parameters.items() if p.kind in _BY_NAME]
+        return ", ".join(names) or "no arguments"
+
+    def __str__(self) -> str:
+        return f"{self._definition.kind} {self._definition.name}()"
+
+    def __repr__(self) -> str:
+        return f"<onix {self._definition.kind} {self._definition.name}>"
+
+
+class Action(Function[P, R]):
+    """A function that touches the world, as `@onix.action` makes it.
+
+    Call it to run it and get its result, or `.start(...)` it to get a `Future` at once.
+    """
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Runs the action and returns its result; blocks until then.
+
+        A synchronous action without `timeout=` runs on the caller's own thread.
+
+        Raises:
+            TypeError: An argument is positional, unknown, missing, or a future.
+            ActionCallError: The caller is an action.
+            Exception: What the function raised.
+        """
+        __tracebackhide__ = True
+        if args or kwargs.keys() != self._names:
+            kwargs = self._bound(args, kwargs)  # type: ignore[assignment]
+        definition = self._definition
+        if definition.is_async or definition.timeout is not None:
+            return start_action(definition, kwargs, sys._getframe(1)).result()  # type: ignore[no-any-return]
+        return call_action(definition, kwargs, sys._getframe(1))  # type: ignore[no-any-return]
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Starts the action in the background and returns its future at once.
+
+        Raises:
+            TypeError: An argument is positional, unknown, missing, or a future.
+            ActionCallError: The caller is an action.
+            ExecutorError: In a forked child, or while the interpreter exits.
+        """
+        if args or kwargs.keys() != self._names:
+            kwargs = self._bound(args, kwargs)  # type: ignore[assignment]
+        return start_action(self._definition, kwargs, sys._getframe(1))
+
+    def options(
+        self, *, name: str = _KEEP, retry: int | RetryPolicy | None = _KEEP, timeout: float | None = _KEEP
+    ) -> Action[P, R]:
+        """A copy with other options; the arguments are those of `onix.action`."""
+        changes: dict[str, Any] = {}
+        if name is not _KEEP:
+            changes["name"] = _checked_name(name)
+        if retry is not _KEEP:
+            changes["retry"] = RetryPolicy.of(retry)
+        if timeout is not _KEEP:
+            changes["timeout"] = _checked_attempt_timeout(timeout)
+        return Action(self.__wrapped__, dataclasses.replace(self._definition, **changes))  # type: ignore[attr-defined]
+
+
+class Flow(Function[P, R]):
+    """A function that orchestrates actions and child flows, as `@onix.flow` makes it.
+
+    Call it to run it and get its result, or `.start(...)` it to get a `Future` at once.
+    """
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Runs the flow and returns its result; blocks until then.
+
+        Raises:
+            TypeError: An argument is positional, unknown, missing, or a future.
+            ActionCallError: The caller is an action.
+            Exception: What the function raised.
+        """
+        __tracebackhide__ = True
+        if args or kwargs.keys() != self._names:
+            kwargs = self._bound(args, kwargs)  # type: ignore[assignment]
+        return start_flow(self._definition, kwargs, sys._getframe(1)).result()  # type: ignore[no-any-return]
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Starts the flow in the background and returns its future at once.
+
+        Raises:
+            TypeError: An argument is positional, unknown, missing, or a future.
+            ActionCallError: The caller is an action.
+            ExecutorError: In a forked child, or while the interpreter exits.
+        """
+        if args or kwargs.keys() != self._names:
+            kwargs = self._bound(args, kwargs)  # type: ignore[assignment]
+        return start_flow(self._definition, kwargs, sys._getframe(1))
+
+    def options(self, *, name: str = _KEEP) -> Flow[P, R]:
+        """A copy with other options; the arguments are those of `onix.flow`."""
+        changes: dict[str, Any] = {} if name is _KEEP else {"name": _checked_name(name)}
+        return Flow(self.__wrapped__, dataclasses.replace(self._definition, **changes))  # type: ignore[attr-defined]
+
+
+class _ActionDecorator(Protocol):
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Action[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Action[P, R]: ...
+
+
+class _FlowDecorator(Protocol):
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Flow[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Flow[P, R]: ...
+
+
+@overload
+def action(function: Callable[P, Coroutine[Any, Any, R]], /) -> Action[P, R]: ...
+@overload
+def action(function: Callable[P, R], /) -> Action[P, R]: ...
+@overload
+def action(
+    *, name: str | None = None, retry: int | RetryPolicy | None = None, timeout: float | None = None
+) -> _ActionDecorator: ...
+def action(
+    function: Any = _KEEP,
+    /,
+    *,
+    name: str | None = None,
+    retry: int | RetryPolicy | None = None,
+    timeout: float | None = None,
+) -> Any:
+    """Makes an action of a function: one that touches the world, and may call plain functions only.
+
+    Use it bare or with options. Arguments are passed by name. An `async def` function runs on one
+    background event loop that all async actions share.
+
+    Args:
+        function: The function, when used bare.
+        name: What views and messages call it; its own name by default.
+        retry: How often a failed attempt is tried again: a number of attempts in all, or a
+            `RetryPolicy`; None (default) for one attempt. Not in Oryonix.
+        timeout: Seconds that one attempt may take; then it fails with `AttemptTimeoutError`. What
+            it does may go on for a while, also beside the next attempt. Not in Oryonix.
+
+    Raises:
+        TypeError: `function` is a generator, a class, or nothing that can be called; an option
+            has the wrong type.
+        ValueError: An option is out of range.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.action(retry=3)
+        ... def fetch(user_id: str) -> dict:
+        ...     return {"user_id": user_id}
+        >>> fetch.start(user_id="u1").result()
+        {'user_id': 'u1'}
+    """
+    options: dict[str, Any] = {
+        "name": name,
+        "retry": RetryPolicy.of(retry),
+        "timeout": _checked_attempt_timeout(timeout),
+    }
+
+    def decorate(function: Any) -> Any:
+        return Action(function, _defined("action", function, options))
+
+    return decorate if function is _KEEP else decorate(function)
+
+
+@overload
+def flow(function: Callable[P, Coroutine[Any, Any, R]], /) -> Flow[P, R]: ...
+@overload
+def flow(function: Callable[P, R], /) -> Flow[P, R]: ...
+@overload
+def flow(*, name: str | None = None) -> _FlowDecorator: ...
+def flow(function: Any = _KEEP, /, *, name: str | None = None) -> Any:
+    """Makes a flow of a function: one that orchestrates actions and child flows.
+
+    Use it bare or with options. Arguments are passed by name. A flow runs on a thread of its own,
+    an `async def` flow also on an event loop of its own. What it starts it should wait for: see
+    `onix.configure(leaks=...)`.
+
+    Args:
+        function: The function, when used bare.
+        name: What views and messages call it; its own name by default.
+
+    Raises:
+        TypeError: `function` is a generator, a class, or nothing that can be called.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.action
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> @onix.flow
+        ... def total(n: int) -> int:
+        ...     futures = [double.start(x=x) for x in range(n)]
+        ...     return sum(future.result() for future in futures)
+        >>> total(n=4)
+        12
+    """
+
+    def decorate(function: Any) -> Any:
+        return Flow(function, _defined("flow", function, {"name": name}))
+
+    return decorate if function is _KEEP else decorate(function)
+
+
+for _public in (Action, Flow, action, flow):
+    _public.__module__ = "onix_nb"
+
+
+def _defined(kind: Any, function: Any, options: Mapping[str, Any]) -> Definition:
+    """What the engine needs to know of a function that is being decorated."""
+    article = {"action": "an action", "flow": "a flow"}[kind]
+    if isinstance(function, Function):
+        raise TypeError(f"{function} can't be made {article} as well: decorate a function once")
+    if inspect.isclass(function):
+        raise TypeError(f"class {function.__name__} can't be {article}: decorate a function that makes the object")
+    if not callable(function) or isinstance(function, (staticmethod, classmethod)):
+        raise TypeError(f"{function!r} can't be {article}: decorate a function")
+    name = options["name"] or getattr(function, "__name__", type(function).__name__)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"generator {name}() can't be {article}: return a list instead of yielding")
+    parameters = inspect.signature(function).parameters
+    for parameter in parameters.values():
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise TypeError(f"{name}() can't be {article}: its parameter {parameter.name!r} can't be passed by name")
+    call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    return Definition(
+        _checked_name(name),
+        kind,
+        function,
+        is_async=inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call),
+        retry=options.get("retry"),
+        timeout=options.get("timeout"),
+        secrets=secrets_among(frozenset(parameters)),
+    )
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"name= takes a text, not {name!r}")
+    return name
+
+
+def _checked_attempt_timeout(timeout: object) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout= takes seconds or None, not {timeout!r}")
+    if math.isnan(timeout) or timeout <= 0:
+        raise ValueError(f"timeout= must be more than 0 seconds, not {timeout!r}")
+    return timeout

@@ -1,0 +1,75 @@
+"""What a decorated function is to the engine: its name, its kind, how to call it, its options."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from .future import Future
+from .retry import RetryPolicy
+from .run import Kind, Summary, is_kept
+
+# Arguments whose values are never shown or kept, by their names.
+_SECRET: Final = re.compile(r"passw(or)?d|secret|api_?key|access_?token", re.IGNORECASE)
+
+
+class Masked:
+    """Stands in a record for a secret."""
+
+    def __repr__(self) -> str:
+        return "•••"
+
+
+MASKED: Final = Masked()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Definition:
+    """A function with its options.
+
+    Attributes:
+        name: Its name, as views and messages show it.
+        kind: `"action"`, `"flow"`, or `"call"`.
+        invoke: Calls it, with keyword arguments.
+        is_async: Whether `invoke` returns a coroutine.
+        retry: When a failed attempt is followed by another; None for never.
+        timeout: Seconds that one attempt may take; None for no limit.
+        secrets: The names of the parameters whose values are masked.
+    """
+
+    name: str
+    kind: Kind
+    invoke: Callable[..., Any]
+    is_async: bool = False
+    retry: RetryPolicy | None = None
+    timeout: float | None = None
+    secrets: frozenset[str] = frozenset()
+
+    def record(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments as a record may keep them: big values summed up, secrets masked.
+
+        Raises:
+            TypeError: An argument is a future.
+        """
+        for value in arguments.values():
+            if not is_kept(value):
+                break
+        else:
+            if not self.secrets:
+                return arguments
+        record = {}
+        for name, value in arguments.items():
+            if isinstance(value, Future):
+                raise TypeError(
+                    f"{self.kind} {self.name}() got a future as argument {name!r}: pass its value, "
+                    f"{name}={name}.result()"
+                )
+            record[name] = MASKED if name in self.secrets else value if is_kept(value) else Summary(value)
+        return record
+
+
+def secrets_among(names: frozenset[str]) -> frozenset[str]:
+    """The names of parameters that look like those of secrets."""
+    return frozenset(name for name in names if _SECRET.search(name))

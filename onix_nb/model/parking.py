@@ -1,0 +1,136 @@
+"""How a thread blocks: parked on a lock of its own, until woken, timed out, cancelled or interrupted."""
+
+from __future__ import annotations
+
+import math
+import time
+from _thread import get_ident
+from collections.abc import Callable
+
+from ..errors import DeadlockError, ExecutorError
+from .attempt import Attempt, Awaited, current
+from .waiter import Waiter
+
+# Threads that must not block because they run an event loop that others wait for; the value
+# says what to do instead. Written by the thread itself.
+loop_threads: dict[int, str] = {}
+
+# Why nothing may block or start any more in this process; None while all is well.
+refusal: str | None = None
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """`timeout` in seconds, or a clear error.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is negative or not a number (NaN).
+    """
+    if timeout is None:
+        return None
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
+        raise TypeError(f"timeout takes seconds or None, not {timeout!r}")
+    if math.isnan(timeout) or timeout < 0:
+        raise ValueError(f"timeout must be 0 or more seconds, not {timeout!r}")
+    return timeout
+
+
+def refuse_in_child() -> None:
+    """Raises in a forked child, where the threads that would do the work do not exist."""
+    if refusal is not None:
+        raise ExecutorError(refusal)
+
+
+def refuse_to_block() -> None:
+    """Raises when this thread or process must not block."""
+    refuse_in_child()
+    advice = loop_threads.get(get_ident())
+    if advice is not None:
+        raise DeadlockError(advice)
+
+
+def block(waiter: Waiter, ready: Callable[[], bool], timeout: float | None, future: Awaited | None = None) -> bool:
+    """Blocks this thread until `ready()`, asked again after each wake of `waiter`.
+
+    Args:
+        waiter: Parks the thread. Whoever can change `ready` wakes it.
+        ready: Whether the wait is over. Must not run user code.
+        timeout: Seconds; None for no limit.
+        future: The one future that the wait is for, if it is one.
+
+    Returns:
+        True when ready, False when `timeout` seconds passed first.
+
+    Raises:
+        RunCancelled: The run that waits was cancelled.
+        DeadlockError: The wait could never end.
+        ExecutorError: In a forked child.
+        KeyboardInterrupt: On the main thread, after Stop or Ctrl-C; nothing is left behind.
+    """
+    refuse_to_block()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    attempt = current.get()
+    base = None if attempt is None else attempt._base
+    try:
+        if base is not None:
+            base._blocks(waiter)
+            if future is not None:
+                # Published before the look for a cycle: of two that close it at once, one sees it.
+                base._waiting_for = future if timeout is None else None
+                _refuse_cycle(base, future)
+        while True:
+            if attempt is not None:
+                attempt._checkpoint()
+            if ready():
+                return True
+            if deadline is None:
+                waiter.park()
+            elif not waiter.park(deadline - time.monotonic()):
+                return ready()
+    finally:
+        if base is not None:
+            base._waiting_for = None
+            base._goes_on(waiter)
+
+
+def _refuse_cycle(base: Attempt, future: Awaited) -> None:
+    """Raises `DeadlockError` when `future` can't settle before the attempt `base` has ended."""
+    names = [base.run.name]
+    target: Awaited | None = future
+    seen = set()
+    while target is not None and target not in seen:
+        seen.add(target)
+        attempt = target._attempt
+        if attempt is None:
+            return
+        names.append(attempt.run.name)
+        if attempt._base is base:
+            if len(names) == 2:
+                raise DeadlockError(
+                    f"{base.run.kind} {base.run.name} waits for its own future, which settles only when it returns"
+                )
+            raise DeadlockError(f"these wait for each other for ever: {' -> '.join(names)}")
+        target = attempt._base._waiting_for
+
+
+def sleep(seconds: float) -> None:
+    """Sleeps like `time.sleep`, but a cancel of the run ends it at once. Not in Oryonix.
+
+    Args:
+        seconds: How long, 0 or more.
+
+    Raises:
+        RunCancelled: The run that sleeps was cancelled.
+        DeadlockError: In an `async def` action; use `await asyncio.sleep(seconds)` there.
+        TypeError, ValueError: `seconds` is no number, or negative.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> onix.sleep(0.01)
+    """
+    if checked_timeout(seconds) is None:
+        raise TypeError("sleep() takes seconds, not None")
+    block(Waiter(), lambda: False, seconds)
+
+
+sleep.__module__ = "onix_nb"

@@ -1,0 +1,196 @@
+"""The record of one execution of an action, a flow or an executor's call.
+
+A `Run` is a small record: it never holds a result, an exception, a frame or a big argument, so
+that the session can remember thousands. Times are `time.monotonic()` seconds; `clock_time` turns
+one into an aware UTC `datetime` to show.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import time
+from collections.abc import Mapping
+from types import CodeType
+from typing import Any, Final, Literal, NamedTuple
+
+Kind = Literal["action", "flow", "call"]
+Status = Literal["pending", "running", "succeeded", "failed", "cancelled"]
+
+# What a record may keep by value; strings up to LONGEST_TEXT characters.
+_SCALARS: Final = frozenset({int, float, bool, type(None), complex})
+LONGEST_TEXT: Final = 200
+
+# The next run's id; `next()` on a count is atomic.
+_ids = itertools.count(1)
+
+# Added to a monotonic time it gives the seconds since the epoch, as the clock stood at import.
+_EPOCH: Final = time.time() - time.monotonic()
+
+
+def clock_time(monotonic: float) -> datetime.datetime:
+    """The UTC time of a monotonic one; for display only."""
+    return datetime.datetime.fromtimestamp(monotonic + _EPOCH, datetime.UTC)
+
+
+class Span(NamedTuple):
+    """One attempt that ended: its number from 1, its monotonic times, and its error as text."""
+
+    attempt: int
+    started: float
+    finished: float
+    error: str | None
+
+
+class Summary:
+    """Stands in a record for a value that is too big, or too alive, to be kept."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, value: object) -> None:
+        size = getattr(value, "shape", None) if type(value).__module__.partition(".")[0] in _SHAPED else None
+        if isinstance(size, tuple):
+            self.text = f"{type(value).__name__} {'×'.join(map(str, size))}"
+        elif type(value) in (list, tuple, dict, set, frozenset, str, bytes):
+            self.text = f"{type(value).__name__} of {len(value)}"  # type: ignore[arg-type]
+        else:
+            self.text = type(value).__name__
+
+    def __repr__(self) -> str:
+        return f"<{self.text}>"
+
+
+_SHAPED: Final = frozenset({"numpy", "pandas", "scipy", "polars"})
+
+
+def is_kept(value: object) -> bool:
+    """Whether a record may keep `value` itself."""
+    kind = type(value)
+    return kind in _SCALARS or (kind is str and len(value) <= LONGEST_TEXT)  # type: ignore[arg-type]
+
+
+def error_text(error: BaseException) -> str:
+    """`Type: message`, one line of bounded length, whatever the exception's `__str__` does."""
+    try:
+        message = str(error)
+    except Exception as failure:
+        message = f"<its __str__ raised {type(failure).__name__}>"
+    text = " ".join(f"{type(error).__name__}: {message}".split()) if message else type(error).__name__
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
+class Run:
+    """One execution: what was called, by whom, when, and how it ended.
+
+    Attributes:
+        id: A number, unique in this process, in the order of starting.
+        name: The name of the function.
+        kind: `"action"`, `"flow"`, or `"call"` for what went through `onix.Executor`.
+        parent: The run that started it; None for one that a cell started.
+        arguments: The arguments by name, big ones as a `Summary`.
+        cell: Which cell started it, or its parent; None outside a notebook.
+        queued: When it was started by its caller (monotonic seconds), `started` when it began to
+            run, `finished` when it ended; None while that has not happened.
+        attempt: The number of the latest attempt, from 1.
+        spans: The attempts that ended, when there was more than one.
+        error: The exception as one line of text, for a failed run.
+        leaked: Whether its flow returned without consuming it.
+        stopping: Whether it was cancelled, or timed out, while its thread goes on for now.
+    """
+
+    __slots__ = (
+        "_code",
+        "_instruction",
+        "_outcome",
+        "arguments",
+        "attempt",
+        "cell",
+        "error",
+        "finished",
+        "id",
+        "kind",
+        "leaked",
+        "name",
+        "parent",
+        "queued",
+        "spans",
+        "started",
+        "stopping",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        kind: Kind,
+        parent: Run | None,
+        arguments: Mapping[str, Any],
+        cell: str | None,
+        code: CodeType | None,
+        instruction: int,
+    ) -> None:
+        self.id = next(_ids)
+        self.name = name
+        self.kind = kind
+        self.parent = parent
+        self.arguments = arguments
+        self.cell = cell
+        self._code = code  # with the instruction: the line that started it, computed when asked for
+        self._instruction = instruction
+        self.queued = time.monotonic()
+        self.started: float | None = None
+        self.finished: float | None = None
+        self.attempt = 1
+        self.spans: list[Span] | None = None
+        self._outcome: Status | None = None
+        self.error: str | None = None
+        self.leaked = False
+        self.stopping = False
+
+    @property
+    def status(self) -> Status:
+        """`pending`, `running`, `succeeded`, `failed` or `cancelled`."""
+        return self._outcome or ("pending" if self.started is None else "running")
+
+    @property
+    def line(self) -> tuple[str, int] | None:
+        """The file (for a cell, its name in tracebacks) and the line that started the run."""
+        if self._code is None:
+            return None
+        for begin, end, line in self._code.co_lines():
+            if begin <= self._instruction < end and line is not None:
+                return self._code.co_filename, line
+        return self._code.co_filename, self._code.co_firstlineno
+
+    @property
+    def where(self) -> str:
+        """The line that started the run, as text: `file.py:12`, or `In [3], line 2` in a notebook."""
+        if self.line is None:
+            return "?"
+        file, line = self.line
+        if self.cell is not None and is_cell_file(file):
+            return f"{self.cell}, line {line}"
+        return f"{file.rpartition('/')[2]}:{line}"
+
+    @property
+    def elapsed(self) -> float | None:
+        """Seconds that it ran, up to now while it runs; None when it has not started."""
+        if self.started is None:
+            return None
+        return (time.monotonic() if self.finished is None else self.finished) - self.started
+
+    def end(self, outcome: Status, now: float, error: str | None = None) -> None:
+        """Records the end. Only the one who settled the run may call it, once."""
+        self.finished = now
+        self.error = error
+        self._outcome = outcome
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} {self.name} {self.status}>"
+
+
+def is_cell_file(file: str) -> bool:
+    """Whether a code's file name is that of a notebook cell or of a prompt, not of a file."""
+    return file.startswith("<") or "ipykernel_" in file
+
+
+Run.__module__ = "onix_nb"
