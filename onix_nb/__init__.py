@@ -24,7 +24,7 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 from typing import TYPE_CHECKING, Any
 
 from . import errors
-from ._version import __version__
+from ._version import __version__ as __version__
 from .config import configure
 from .engine.executor import Executor
 from .engine.history import runs

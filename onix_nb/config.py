@@ -124,7 +124,8 @@ class Configured:
         self._changed = changed
 
     def __repr__(self) -> str:
-        return f"<onix settings: {', '.join(f'{f.name}={getattr(current, f.name)!r}' for f in dataclasses.fields(current))}>"
+        settings = (f"{field.name}={getattr(current, field.name)!r}" for field in dataclasses.fields(current))
+        return f"<onix settings: {', '.join(settings)}>"
 
     def __enter__(self) -> Settings:
         return current

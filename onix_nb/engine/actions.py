@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextvars import copy_context
-from types import FrameType
-from typing import Any
+from types import CodeType
+from typing import Any, Protocol
 
 from ..errors import ActionCallError, RunCancelled
 from ..model.attempt import Attempt, current
@@ -17,6 +17,18 @@ from ..model.run import Run, error_text
 from .aio import LoopAttempt
 from .attempts import StartedAttempt, ThreadAttempt, add_span, started, trimmed
 from .session import Session, live
+
+
+class Origin(Protocol):
+    """Where a run was started: a frame of the caller, or what looks like one."""
+
+    @property
+    def f_code(self) -> CodeType:
+        """The code of the caller."""
+
+    @property
+    def f_lasti(self) -> int:
+        """The instruction of the call."""
 
 
 class ActionAttempt(ThreadAttempt):
@@ -43,14 +55,14 @@ class ActionAttempt(ThreadAttempt):
 
 
 def new_run(
-    session: Session, parent: Attempt | None, definition: Definition, arguments: Mapping[str, Any], frame: FrameType
+    session: Session, parent: Attempt | None, definition: Definition, arguments: Mapping[str, Any], origin: Origin
 ) -> Run:
     """The record of what `parent`, or a cell, is about to start."""
     record = definition.record(arguments)
     if parent is None:
-        return Run(definition.name, definition.kind, None, record, session.cell, frame.f_code, frame.f_lasti)
+        return Run(definition.name, definition.kind, None, record, session.cell, origin.f_code, origin.f_lasti)
     run = parent.run
-    return Run(definition.name, definition.kind, run, record, run.cell, frame.f_code, frame.f_lasti)
+    return Run(definition.name, definition.kind, run, record, run.cell, origin.f_code, origin.f_lasti)
 
 
 def owner_of(session: Session, parent: Attempt | None, definition: Definition) -> Owner:
@@ -71,12 +83,12 @@ def owner_of(session: Session, parent: Attempt | None, definition: Definition) -
     return parent._children_owner() or session
 
 
-def start_action(definition: Definition, arguments: Mapping[str, Any], frame: FrameType) -> Future[Any]:
+def start_action(definition: Definition, arguments: Mapping[str, Any], origin: Origin) -> Future[Any]:
     """Starts an action in the background: on a thread, or on the event loop if it is async."""
     session = live()
     parent = current.get()
     owner = owner_of(session, parent, definition)
-    run = new_run(session, parent, definition, arguments, frame)
+    run = new_run(session, parent, definition, arguments, origin)
     attempt: StartedAttempt
     if definition.is_async:
         attempt = LoopAttempt(definition, run, copy_context(), session.clock, session.loop())
@@ -87,14 +99,14 @@ def start_action(definition: Definition, arguments: Mapping[str, Any], frame: Fr
     return future
 
 
-def call_action(definition: Definition, arguments: Mapping[str, Any], frame: FrameType) -> Any:
+def call_action(definition: Definition, arguments: Mapping[str, Any], origin: Origin) -> Any:
     """Runs a synchronous action on the caller's thread, as often as its policy says."""
     __tracebackhide__ = True
     session = live()
     parent = current.get()
     if parent is not None:
         owner_of(session, parent, definition)
-    run = new_run(session, parent, definition, arguments, frame)
+    run = new_run(session, parent, definition, arguments, origin)
     session.unfinished[run] = None
     run.started = run.queued
     try:

@@ -13,11 +13,13 @@ as an asynchronous exception after a second of grace. Two promises make that saf
 
 from __future__ import annotations
 
+import contextlib
 import time
 from _thread import get_ident
 from collections.abc import Callable, Mapping
 from concurrent.futures._base import FINISHED
 from contextvars import Context
+from types import TracebackType
 from typing import Any, Final, Self
 
 from ..errors import AttemptTimeoutError, RunCancelled
@@ -135,10 +137,8 @@ class ThreadAttempt(StartedAttempt):
 
     def execute(self) -> bool:
         """Runs the attempt on this thread. False when another thread has taken its place."""
-        try:
+        with contextlib.suppress(RunCancelled):  # an asynchronous one that hit a line of ours
             self._context.run(self._perform)
-        except RunCancelled:  # an asynchronous one hit a line of ours, after the user's function
-            pass
         if self.run.stopping:
             self.run.stopping = False
         return not self._abandoned
@@ -191,10 +191,16 @@ def add_span(run: Run, begun: float, error: BaseException) -> None:
 
 
 def trimmed(error: BaseException) -> BaseException:
-    """The exception with its traceback from the user's function on, without the frame that called it."""
-    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-        error.__traceback__ = error.__traceback__.tb_next
+    """The exception with its traceback from the user's function on, without the frames that led to it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None and _is_ours(trace):
+        trace = trace.tb_next
+    error.__traceback__ = trace
     return error
+
+
+def _is_ours(trace: TracebackType) -> bool:
+    return str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] in ("onix_nb", "asyncio")
 
 
 def started(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
-from types import FrameType
 from typing import Any
 
 from .. import config
@@ -14,7 +13,7 @@ from ..model.attempt import current
 from ..model.definition import Definition
 from ..model.future import JOINED, LOOKED, NEW, Future, Owner
 from ..model.run import Run
-from .actions import new_run, owner_of
+from .actions import Origin, new_run, owner_of
 from .aio import run_flow
 from .attempts import ThreadAttempt, started, trimmed
 from .session import Session, live, warn_unseen
@@ -60,9 +59,9 @@ class FlowAttempt(ThreadAttempt):
                 result = run_flow(definition.invoke(**arguments), self, self._on_interrupt)
             else:
                 result = definition.invoke(**arguments)
-        except BaseException as error:
+        except BaseException:
             self._close(failed=True)
-            raise trimmed(error)
+            raise
         self._close(failed=False)
         return result
 
@@ -161,12 +160,12 @@ def _describe(run: Run, leaked: list[Future[Any]]) -> str:
     )
 
 
-def start_flow(definition: Definition, arguments: Mapping[str, Any], frame: FrameType) -> Future[Any]:
+def start_flow(definition: Definition, arguments: Mapping[str, Any], origin: Origin) -> Future[Any]:
     """Starts a flow on a thread of its own."""
     session = live()
     parent = current.get()
     owner = owner_of(session, parent, definition)
-    run = new_run(session, parent, definition, arguments, frame)
+    run = new_run(session, parent, definition, arguments, origin)
     attempt = FlowAttempt(definition, run, copy_context(), session.clock, session.flows)
     attempt._adopt(session)
     future = started(attempt, arguments, owner, session.unfinished)

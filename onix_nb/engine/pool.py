@@ -121,9 +121,8 @@ class Pool:
     def _park(self, parking: LockType) -> bool:
         """Waits for work. False when there was none for long, and this thread has left the pool."""
         self._idle.append(parking)
-        if not self._backlog and not self._closed:
-            if parking.acquire(timeout=IDLE_SECONDS):
-                return True
+        if not self._backlog and not self._closed and parking.acquire(timeout=IDLE_SECONDS):
+            return True
         try:
             self._idle.remove(parking)
         except ValueError:  # somebody took it out, so the release has come or will

@@ -185,6 +185,7 @@ class Future(concurrent.futures.Future[T]):
             DeadlockError: The wait could never end.
             Exception: What the function raised: the same object, with its traceback.
         """
+        __tracebackhide__ = True  # IPython then shows the user's frames only
         if self._state != FINISHED or timeout is not None:
             self._join(timeout)
         if self._seen != LOOKED:

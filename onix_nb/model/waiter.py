@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from _thread import allocate_lock
 
@@ -17,10 +18,8 @@ class Waiter:
 
     def wake(self) -> None:
         """Lets the parked thread go on; from any thread."""
-        try:
+        with contextlib.suppress(RuntimeError):  # it was awake already
             self._lock.release()
-        except RuntimeError:  # it was awake already
-            pass
 
     def arriving(self, future: object) -> None:
         """A watched future is about to settle; a wake follows when it has."""

@@ -1,0 +1,119 @@
+"""`%load_ext onix_nb`, and everything that it changes in IPython; unloading takes all of it back."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+
+from ..engine.history import Runs
+from ..engine.session import live
+from ..live.view import show
+from ..model.future import Future
+from ..model.run import Run
+from ..model.waiting import DoneAndNotDone
+from .cells import Landings, next_number
+from .magics import OnixMagics
+
+ALIAS = "onix"
+
+
+class Extension:
+    """What is registered with one shell."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self._landings = Landings(shell)
+        self._aliased = False
+        # Failures that were there when the running cell began: reported when it ends.
+        self._failed: list[Run] = []
+
+    def load(self) -> None:
+        """Registers the magic, the displays, the hooks and the alias."""
+        self._shell.register_magics(OnixMagics(self._shell, self._landings))
+        formatter = self._shell.display_formatter.ipython_display_formatter  # type: ignore[union-attr]
+        formatter.for_type(Future, _show_future)
+        formatter.for_type(DoneAndNotDone, _show_waited)
+        formatter.for_type(Runs, _show_runs)
+        self._shell.events.register("pre_run_cell", self._before_cell)
+        self._shell.events.register("post_run_cell", self._after_cell)
+        self._alias()
+        # The cell that loads the extension may start runs, too.
+        live().cell = f"In [{next_number(self._shell) - 1}]"
+
+    def unload(self) -> None:
+        """Leaves IPython as it was before `load`."""
+        self._shell.events.unregister("pre_run_cell", self._before_cell)
+        self._shell.events.unregister("post_run_cell", self._after_cell)
+        formatter = self._shell.display_formatter.ipython_display_formatter  # type: ignore[union-attr]
+        for shown in (Future, DoneAndNotDone, Runs):
+            formatter.pop(shown, None)
+        manager = self._shell.magics_manager
+        manager.magics["cell"].pop("onix_flow", None)
+        manager.registry.pop(OnixMagics.__name__, None)
+        if self._aliased:
+            sys.modules.pop(ALIAS, None)
+        live().cell = None
+
+    def _alias(self) -> None:
+        """Makes `import onix` work, unless that name is taken."""
+        ours = sys.modules["onix_nb"]
+        taken = sys.modules.get(ALIAS)
+        if taken is ours:
+            return
+        if taken is not None or importlib.util.find_spec(ALIAS) is not None:
+            print(
+                "onix_nb: another package named 'onix' is installed, so `import onix` stays that one; "
+                "use `import onix_nb as onix`"
+            )
+            return
+        sys.modules[ALIAS] = ours
+        self._aliased = True
+
+    def _before_cell(self, info: Any) -> None:
+        session = live()
+        session.cell = f"In [{next_number(self._shell)}]"
+        self._failed = session.unseen()
+        self._landings.land()
+
+    def _after_cell(self, result: Any) -> None:
+        self._landings.land()
+        failed, self._failed = self._failed, []
+        if failed:
+            live().report(failed)
+
+
+def _show_future(future: Future[Any]) -> None:
+    if future.run is None:
+        print(repr(future))  # made by hand: there is no run to show
+    else:
+        show([future])
+
+
+def _show_waited(waited: DoneAndNotDone[Any]) -> None:
+    show([*waited.done, *waited.not_done], f"{len(waited.done)} done, {len(waited.not_done)} not done")
+
+
+def _show_runs(runs: Runs) -> None:
+    show(runs.futures)
+
+
+_loaded: Extension | None = globals().get("_loaded")
+
+
+def load(shell: InteractiveShell) -> None:
+    """Loads the extension into `shell`; loading twice changes nothing."""
+    global _loaded
+    if _loaded is None:
+        _loaded = Extension(shell)
+        _loaded.load()
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Unloads the extension; what runs goes on."""
+    global _loaded
+    if _loaded is not None:
+        _loaded.unload()
+        _loaded = None
