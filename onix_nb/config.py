@@ -103,15 +103,15 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
 
 current = from_environment(os.environ)
 
-# Called with the new settings after each change, so that the engine can resize its pools.
+# Called with the new settings before they come into force: the engine resizes its pools, or refuses.
 on_change: list[Callable[[Settings], None]] = []
 
 
 def _install(settings: Settings) -> None:
     global current
-    current = settings
     for notify in on_change:
         notify(settings)
+    current = settings
 
 
 class Configured:

@@ -37,7 +37,8 @@ class ActionAttempt(ThreadAttempt):
     __slots__ = ()
 
     def _next(self) -> ActionAttempt:
-        return ActionAttempt(self._definition, self.run, self._context, self._clock, self._pool, self.attempt + 1)
+        context = self._context.copy()  # this one may still be entered, after a timeout
+        return ActionAttempt(self._definition, self.run, context, self._clock, self._pool, self.attempt + 1)
 
     def _perform(self) -> None:
         current.set(self)

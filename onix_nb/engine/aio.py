@@ -145,7 +145,8 @@ class LoopAttempt(StartedAttempt):
         self._action_loop.submit(self)
 
     def _next(self) -> LoopAttempt:
-        return LoopAttempt(self._definition, self.run, self._context, self._clock, self._action_loop, self.attempt + 1)
+        context = self._context.copy()
+        return LoopAttempt(self._definition, self.run, context, self._clock, self._action_loop, self.attempt + 1)
 
     def launch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begins on the loop's thread."""

@@ -30,25 +30,30 @@ GLYPHS: Final[Mapping[Status, str]] = {
 }
 
 # Jupyter's variables, with a fallback for pages that do not have them, so that dark themes work.
+# `!important` where JupyterLab's own rules for tables in outputs would win.
 _STYLE: Final = """<style>
 .onix-view{font-family:var(--jp-code-font-family,monospace);font-size:12px;line-height:1.5;max-width:100%;
  color:var(--jp-content-font-color1,inherit)}
-.onix-view table{border-collapse:collapse;width:100%;table-layout:fixed;margin:2px 0;border:0}
-.onix-view td{border:0;padding:1px 8px 1px 0;text-align:left;vertical-align:middle;white-space:nowrap;
- overflow:hidden;text-overflow:ellipsis;background:none}
-.onix-view .status{width:104px}.onix-view .bar{width:150px}.onix-view .time{width:72px;text-align:right}
-.onix-view .call b{font-weight:600}.onix-view .call,.onix-view .value{width:auto}
-.onix-view .dim{color:var(--jp-content-font-color2,#767676)}
+.onix-view table{border-collapse:collapse;width:100%!important;table-layout:fixed!important;margin:2px 0!important;
+ border:0!important;font-size:12px!important}
+.onix-view tr,.onix-view tr:nth-child(even){background:none!important}
+.onix-view tr:hover{background:var(--jp-layout-color2,rgba(128,128,128,.12))!important}
+.onix-view td{border:0!important;padding:1px 10px 1px 0!important;text-align:left!important;vertical-align:middle;
+ white-space:nowrap!important;overflow:hidden;text-overflow:ellipsis;max-width:none!important}
+.onix-view td.status{width:106px}.onix-view td.bar{width:130px}
+.onix-view td.time{width:60px;text-align:right!important}.onix-view td.value{width:30%}
+.onix-view .dim{color:var(--jp-content-font-color2,#6b6b6b)}
 .onix-view .track{position:relative;display:block;height:8px;border-radius:2px;
  background:var(--jp-layout-color2,rgba(128,128,128,.18))}
 .onix-view .track span{position:absolute;top:0;height:8px;min-width:2px;border-radius:2px}
-.onix-view .queued{opacity:.35}
-.onix-view .pending{color:var(--jp-content-font-color2,#767676)}.onix-view span.pending{background:#8c8c8c}
-.onix-view td.running{color:var(--jp-info-color0,#0072b2)}.onix-view span.running{background:#0072b2}
-.onix-view td.succeeded{color:var(--jp-success-color0,#007a5a)}.onix-view span.succeeded{background:#009e73}
+.onix-view .track .queued{opacity:.35}
+.onix-view td.pending,.onix-view td.cancelled{color:var(--jp-content-font-color2,#6b6b6b)}
+.onix-view td.running{color:var(--jp-content-link-color,#0072b2)}
+.onix-view td.succeeded{color:var(--jp-success-color1,#007a5a)}
 .onix-view td.failed,.onix-view td.error{color:var(--jp-error-color1,#c03221)}
-.onix-view span.failed{background:#d55e00}
-.onix-view td.cancelled{color:var(--jp-content-font-color2,#767676)}.onix-view span.cancelled{background:#cc79a7}
+.onix-view span.pending{background:#8c8c8c}.onix-view span.running{background:#0072b2}
+.onix-view span.succeeded{background:#009e73}.onix-view span.failed{background:#d55e00}
+.onix-view span.cancelled{background:#cc79a7}
 </style>"""
 
 
@@ -199,7 +204,7 @@ def _row_html(row: Row, begun: float, span: float, now: float) -> str:
     return (
         f'<tr title="{html.escape(title)}">'
         f'<td class="status {row.status}">{GLYPHS[row.status]} {html.escape(row.word)}</td>'
-        f'<td class="call" style="padding-left:{min(row.depth, 12) * 14}px"><b>{html.escape(row.name)}</b>'
+        f'<td class="call">{"&nbsp;" * 2 * min(row.depth, 12)}<b>{html.escape(row.name)}</b>'
         f'<span class="dim">({html.escape(row.arguments)})</span></td>'
         f'<td class="bar"><span class="track">{_bars(row, begun, span, now)}</span></td>'
         f'<td class="time">{elapsed(row, now)}</td>'

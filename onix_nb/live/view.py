@@ -34,6 +34,10 @@ class View:
         self._note = note
         self._display_id = f"onix-{uuid.uuid4().hex}"
         self._shown: list[html.Row] = []
+        # What runs below the futures: their futures until they have ended, then their last rows,
+        # because the session keeps no results of theirs.
+        self._running: dict[Run, Future[Any]] = {}
+        self._ended: dict[Run, html.Row] = {}
         self._updated = 0.0
 
     def show(self) -> None:
@@ -62,14 +66,22 @@ class View:
             for run in live().runs():
                 if run.parent is not None:
                     children.setdefault(run.parent, []).append(run)
-        futures = {future.run: future for future in live().futures()}
-        futures.update({future.run: future for future in self._futures})
+        self._running.update({run: future for run, future in live().unfinished.copy().items() if future})
         rows: list[html.Row] = []
+        running: dict[Run, Future[Any]] = {}
+        own = {future.run: future for future in self._futures}
         stack = [(future.run, 0) for future in reversed(self._futures) if future.run is not None]
         while stack:
             run, depth = stack.pop()
-            rows.append(html.row_of(run, futures.get(run), depth))
+            future = own.get(run) or self._running.get(run)
+            row = self._ended.get(run) or html.row_of(run, future, depth)
+            if row.finished is not None and not run.stopping:
+                self._ended[run] = row
+            elif future is not None:
+                running[run] = future
+            rows.append(row)
             stack += [(child, depth + 1) for child in reversed(children.get(run, ()))]
+        self._running = running
         return rows
 
 

@@ -512,7 +512,7 @@ class Future(concurrent.futures.Future[T]):
         if not self._watch(waiter):
             return True
         try:
-            return block(waiter, self.done, timeout, self)
+            return block(waiter, self.done, timeout, (self,))
         finally:
             self._unwatch(waiter)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from _thread import get_ident
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..errors import DeadlockError, ExecutorError
 from .attempt import Attempt, Awaited, current
@@ -49,14 +49,14 @@ def refuse_to_block() -> None:
         raise DeadlockError(advice)
 
 
-def block(waiter: Waiter, ready: Callable[[], bool], timeout: float | None, future: Awaited | None = None) -> bool:
+def block(waiter: Waiter, ready: Callable[[], bool], timeout: float | None, futures: Sequence[Awaited] = ()) -> bool:
     """Blocks this thread until `ready()`, asked again after each wake of `waiter`.
 
     Args:
         waiter: Parks the thread. Whoever can change `ready` wakes it.
         ready: Whether the wait is over. Must not run user code.
         timeout: Seconds; None for no limit.
-        future: The one future that the wait is for, if it is one.
+        futures: What the wait is for: any one of these.
 
     Returns:
         True when ready, False when `timeout` seconds passed first.
@@ -74,10 +74,10 @@ def block(waiter: Waiter, ready: Callable[[], bool], timeout: float | None, futu
     try:
         if base is not None:
             base._blocks(waiter)
-            if future is not None:
+            if futures:
                 # Published before the look for a cycle: of two that close it at once, one sees it.
-                base._waiting_for = future if timeout is None else None
-                _refuse_cycle(base, future)
+                base._waiting_for = futures[0] if timeout is None and len(futures) == 1 else None
+                _refuse_cycles(base, futures)
         while True:
             if attempt is not None:
                 attempt._checkpoint()
@@ -93,8 +93,23 @@ def block(waiter: Waiter, ready: Callable[[], bool], timeout: float | None, futu
             base._goes_on(waiter)
 
 
-def _refuse_cycle(base: Attempt, future: Awaited) -> None:
-    """Raises `DeadlockError` when `future` can't settle before the attempt `base` has ended."""
+def _refuse_cycles(base: Attempt, futures: Sequence[Awaited]) -> None:
+    """Raises `DeadlockError` when none of `futures` can settle before the attempt `base` has ended."""
+    cycle: list[str] = []
+    for future in futures:
+        found = _cycle(base, future)
+        if found is None:
+            return  # most often the first: this one can settle
+        cycle = found
+    if len(cycle) == 2:
+        raise DeadlockError(
+            f"{base.run.kind} {base.run.name} waits for its own future, which settles only when it returns"
+        )
+    raise DeadlockError(f"these wait for each other for ever: {' -> '.join(cycle)}")
+
+
+def _cycle(base: Attempt, future: Awaited) -> list[str] | None:
+    """The names from `base` back to itself, if `future` settles only after it; else None."""
     names = [base.run.name]
     target: Awaited | None = future
     seen = set()
@@ -102,15 +117,12 @@ def _refuse_cycle(base: Attempt, future: Awaited) -> None:
         seen.add(target)
         attempt = target._attempt
         if attempt is None:
-            return
+            return None
         names.append(attempt.run.name)
         if attempt._base is base:
-            if len(names) == 2:
-                raise DeadlockError(
-                    f"{base.run.kind} {base.run.name} waits for its own future, which settles only when it returns"
-                )
-            raise DeadlockError(f"these wait for each other for ever: {' -> '.join(names)}")
+            return names
         target = attempt._base._waiting_for
+    return None
 
 
 def sleep(seconds: float) -> None:

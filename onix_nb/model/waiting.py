@@ -11,7 +11,7 @@ import concurrent.futures
 import time
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Set
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -67,12 +67,14 @@ class Inbox:
                 arrived.append(future)
         return settled
 
-    def wait(self, timeout: float | None) -> bool:
-        """Blocks until something has settled. False when `timeout` seconds passed first."""
+    def wait(self, timeout: float | None, futures: Set[Future[Any]]) -> bool:
+        """Blocks until one of `futures` has settled. False when `timeout` seconds passed first."""
         arrived = self._arrived
+        # A deadlock is between a few; a look at many would cost what the inbox saves.
+        few = tuple(futures) if len(futures) <= 16 else ()
         self._waiter = waiter = Waiter()
         try:
-            return block(waiter, lambda: any(future._state in SETTLED for future in arrived.copy()), timeout)
+            return block(waiter, lambda: any(future._state in SETTLED for future in arrived.copy()), timeout, few)
         finally:
             self._waiter = None
 
@@ -241,7 +243,7 @@ def _as_completed(remaining: set[Future[T]], deadline: float | None) -> Generato
         settled = [future for future in dict.fromkeys(inbox.collect()) if future in remaining]
         if not settled:
             seconds = None if deadline is None else max(0, deadline - time.monotonic())
-            if not inbox.wait(seconds):
+            if not inbox.wait(seconds, remaining):
                 raise TimeoutError(f"{len(remaining)} (of {total}) futures unfinished")
         remaining.difference_update(settled)
         settled.reverse()
@@ -312,7 +314,7 @@ def wait_all(futures: Iterable[Future[Any]], timeout: float | None) -> None:
         if future._watch(waiter):
             seconds = None if deadline is None else max(0, deadline - time.monotonic())
             try:
-                if not block(waiter, lambda f=future: f._state in SETTLED, seconds, future):  # type: ignore[misc]
+                if not block(waiter, lambda f=future: f._state in SETTLED, seconds, (future,)):  # type: ignore[misc]
                     return
             finally:
                 future._unwatch(waiter)
@@ -329,7 +331,7 @@ def _wait_first(members: set[Future[T]], timeout: float | None, inbox: Inbox | N
         done = members.intersection(inbox.collect())
     if not done and inbox is not None:
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not done and inbox.wait(None if deadline is None else max(0, deadline - time.monotonic())):
+        while not done and inbox.wait(None if deadline is None else max(0, deadline - time.monotonic()), members):
             done = members.intersection(inbox.collect())
     for future in done:
         future._joined()
@@ -348,6 +350,6 @@ def _wait_exception(members: set[Future[T]], timeout: float | None) -> DoneAndNo
         unsettled.difference_update(settled)
         if any(future._exception is not None for future in settled) or not unsettled:
             break
-        if not inbox.wait(None if deadline is None else max(0, deadline - time.monotonic())):
+        if not inbox.wait(None if deadline is None else max(0, deadline - time.monotonic()), unsettled):
             break
     return _split(members)
