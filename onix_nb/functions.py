@@ -8,10 +8,10 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from . import config
-from .engine.actions import call_action, start_action
+from .engine.actions import Origin, call_action, start_action
 from .engine.flows import start_flow
 from .model.definition import Definition, secrets_among
 from .model.future import Future
@@ -30,6 +30,8 @@ class Function(Generic[P, R]):
     """What actions and flows have in common: their signature, and how arguments are checked."""
 
     _definition: Definition
+    # Starts the function in the background: start_action or start_flow.
+    _starter: ClassVar[staticmethod[[Definition, Mapping[str, Any], Origin], Future[Any]]]
 
     def __init__(self, function: Callable[P, Any], definition: Definition) -> None:
         functools.update_wrapper(self, function)  # type: ignore[arg-type]
@@ -39,6 +41,18 @@ class Function(Generic[P, R]):
         # function with *args or **kwargs never takes it.
         plain = all(parameter.kind in _BY_NAME for parameter in self._parameters.values())
         self._names = frozenset(self._parameters) if plain else frozenset({"*"})
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Starts the function in the background and returns its future at once.
+
+        Raises:
+            TypeError: An argument is positional, unknown, missing, or a future.
+            ActionCallError: The caller is an action.
+            ExecutorError: In a forked child, or while the interpreter exits.
+        """
+        if args or kwargs.keys() != self._names:
+            kwargs = self._bound(args, kwargs)  # type: ignore[assignment]
+        return self._starter(self._definition, kwargs, sys._getframe(1))
 
     def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments by name, after every check that the fast path could not make.
@@ -92,6 +106,8 @@ class Action(Function[P, R]):
     Call it to run it and get its result, or `.start(...)` it to get a `Future` at once.
     """
 
+    _starter = staticmethod(start_action)
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs the action and returns its result; blocks until then.
 
@@ -109,18 +125,6 @@ class Action(Function[P, R]):
         if definition.is_async or definition.timeout is not None:
             return start_action(definition, kwargs, sys._getframe(1)).result()  # type: ignore[no-any-return]
         return call_action(definition, kwargs, sys._getframe(1))  # type: ignore[no-any-return]
-
-    def start(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Starts the action in the background and returns its future at once.
-
-        Raises:
-            TypeError: An argument is positional, unknown, missing, or a future.
-            ActionCallError: The caller is an action.
-            ExecutorError: In a forked child, or while the interpreter exits.
-        """
-        if args or kwargs.keys() != self._names:
-            kwargs = self._bound(args, kwargs)  # type: ignore[assignment]
-        return start_action(self._definition, kwargs, sys._getframe(1))
 
     def options(
         self, *, name: str = _KEEP, retry: int | RetryPolicy | None = _KEEP, timeout: float | None = _KEEP
@@ -142,6 +146,8 @@ class Flow(Function[P, R]):
     Call it to run it and get its result, or `.start(...)` it to get a `Future` at once.
     """
 
+    _starter = staticmethod(start_flow)
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs the flow and returns its result; blocks until then.
 
@@ -154,18 +160,6 @@ class Flow(Function[P, R]):
         if args or kwargs.keys() != self._names:
             kwargs = self._bound(args, kwargs)  # type: ignore[assignment]
         return start_flow(self._definition, kwargs, sys._getframe(1)).result()  # type: ignore[no-any-return]
-
-    def start(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Starts the flow in the background and returns its future at once.
-
-        Raises:
-            TypeError: An argument is positional, unknown, missing, or a future.
-            ActionCallError: The caller is an action.
-            ExecutorError: In a forked child, or while the interpreter exits.
-        """
-        if args or kwargs.keys() != self._names:
-            kwargs = self._bound(args, kwargs)  # type: ignore[assignment]
-        return start_flow(self._definition, kwargs, sys._getframe(1))
 
     def options(self, *, name: str = _KEEP) -> Flow[P, R]:
         """A copy with other options; the arguments are those of `onix.flow`."""

@@ -15,7 +15,7 @@ from ..model.future import Future, Owner
 from ..model.parking import sleep
 from ..model.run import Run, error_text
 from .aio import LoopAttempt
-from .attempts import StartedAttempt, ThreadAttempt, add_span, started, trimmed
+from .attempts import StartedAttempt, ThreadAttempt, add_span, started
 from .session import Session, live
 
 
@@ -39,20 +39,6 @@ class ActionAttempt(ThreadAttempt):
     def _next(self) -> ActionAttempt:
         context = self._context.copy()  # this one may still be entered, after a timeout
         return ActionAttempt(self._definition, self.run, context, self._clock, self._pool, self.attempt + 1)
-
-    def _perform(self) -> None:
-        current.set(self)
-        if not self._begin():
-            return
-        try:
-            try:
-                result = self._definition.invoke(**self._future.arguments)  # type: ignore[arg-type]
-            except BaseException as error:
-                self._fail(trimmed(error))
-            else:
-                self._succeed(result)
-        finally:
-            self._leave()
 
 
 def new_run(
@@ -88,7 +74,7 @@ def start_action(definition: Definition, arguments: Mapping[str, Any], origin: O
     """Starts an action in the background: on a thread, or on the event loop if it is async."""
     session = live()
     parent = current.get()
-    owner = owner_of(session, parent, definition)
+    owner: Owner = session if parent is None else owner_of(session, parent, definition)
     run = new_run(session, parent, definition, arguments, origin)
     attempt: StartedAttempt
     if definition.is_async:

@@ -13,7 +13,6 @@ as an asynchronous exception after a second of grace. Two promises make that saf
 
 from __future__ import annotations
 
-import contextlib
 import time
 from _thread import get_ident
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ..errors import AttemptTimeoutError, RunCancelled
-from ..model.attempt import Attempt
+from ..model.attempt import Attempt, current
 from ..model.definition import Definition
 from ..model.future import Future, Owner, settling
 from ..model.run import Run, Span, error_text
@@ -137,15 +136,33 @@ class ThreadAttempt(StartedAttempt):
 
     def execute(self) -> bool:
         """Runs the attempt on this thread. False when another thread has taken its place."""
-        with contextlib.suppress(RunCancelled):  # an asynchronous one that hit a line of ours
+        try:
             self._context.run(self._perform)
-        if self.run.stopping:
+        except RunCancelled:  # an asynchronous one that hit a line of ours
+            self._abandoned = True
+        if self._abandoned:
             self.run.stopping = False
-        return not self._abandoned
+            return False
+        return True
 
     def _perform(self) -> None:
         """Runs the user's function, and tells the future; in the attempt's context."""
-        raise NotImplementedError
+        current.set(self)
+        if not self._begin():
+            return
+        try:
+            try:
+                result = self._run()
+            except BaseException as error:
+                self._fail(trimmed(error))
+            else:
+                self._succeed(result)
+        finally:
+            self._leave()
+
+    def _run(self) -> Any:
+        """Runs the user's function."""
+        return self._definition.invoke(**self._future.arguments)  # type: ignore[arg-type]
 
     def _leave(self) -> None:
         """Takes back an asynchronous exception that was sent and has not been raised."""
@@ -159,8 +176,8 @@ class ThreadAttempt(StartedAttempt):
             inside = self._thread is not None and not self._abandoned
             if inside:
                 self._abandoned = True
+                self.run.stopping = True
         if inside:
-            self.run.stopping = True
             self._pool.replace()
             self._clock.after(GRACE, self._raise_inside)
 

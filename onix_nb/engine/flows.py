@@ -15,7 +15,7 @@ from ..model.future import JOINED, LOOKED, NEW, Future, Owner
 from ..model.run import Run
 from .actions import Origin, new_run, owner_of
 from .aio import run_flow
-from .attempts import ThreadAttempt, started, trimmed
+from .attempts import ThreadAttempt, started
 from .session import Session, live, warn_unseen
 
 
@@ -36,20 +36,6 @@ class FlowAttempt(ThreadAttempt):
         self._cancel_body: Callable[[], object] | None = None
 
     # Running.
-
-    def _perform(self) -> None:
-        current.set(self)
-        if not self._begin():
-            return
-        try:
-            try:
-                result = self._run()
-            except BaseException as error:
-                self._fail(trimmed(error))
-            else:
-                self._succeed(result)
-        finally:
-            self._leave()
 
     def _run(self) -> Any:
         __tracebackhide__ = True

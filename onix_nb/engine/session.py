@@ -67,8 +67,10 @@ class Session:
 
     def settled(self, future: Future[Any]) -> None:
         """A run has ended that a cell started, or a flow that left it behind."""
-        self.forget(future)
-        if future.run.parent is None:  # type: ignore[union-attr]
+        run = future.run
+        self.unfinished.pop(run, None)  # type: ignore[arg-type]
+        self.archive.append(run)  # type: ignore[arg-type]
+        if run.parent is None:  # type: ignore[union-attr]
             self._recent.append(future)
         if future._exception is not None and future._seen != LOOKED:
             self.fail(future)

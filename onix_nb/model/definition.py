@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from .future import Future
 from .retry import RetryPolicy
-from .run import Kind, Summary, is_kept
+from .run import LONGEST_TEXT, SCALARS, Kind, Summary, is_kept
 
 # Arguments whose values are never shown or kept, by their names.
 _SECRET: Final = re.compile(r"passw(or)?d|secret|api_?key|access_?token", re.IGNORECASE)
@@ -53,8 +53,9 @@ class Definition:
         Raises:
             TypeError: An argument is a future.
         """
-        for value in arguments.values():
-            if not is_kept(value):
+        for value in arguments.values():  # as is_kept() does, without a call for each
+            kind = type(value)
+            if kind not in SCALARS and (kind is not str or len(value) > LONGEST_TEXT):
                 break
         else:
             if not self.secrets:

@@ -13,7 +13,7 @@ How a future settles, in `_settle`:
    been announced before, and a repeated `wait` misses none.
 3. commit: under `settling` (and under the condition, if there is one) `_state` becomes final, and
    the watchers wake.
-4. tell: the owner keeps its account, callbacks run.
+4. tell: the attempt hears of a cancel, the owner keeps its account, callbacks run.
 
 `settling` is one lock for all futures. It guards `_state`, `_claimed`, `_attempt`, `_watchers`,
 `_callbacks` and `_cond` of each. It is held for a few bytecodes that call no Python function and
@@ -360,7 +360,13 @@ class Future(concurrent.futures.Future[T]):
             except BaseException:  # Ctrl-C hit us half way: what is claimed must settle all the same
                 self._commit(state)
                 raise
-        self._tell(state)
+        self._attempt, attempt = None, self._attempt
+        if attempt is not None and state == CANCELLED_AND_NOTIFIED:
+            attempt._interrupt()
+        if self._owner is not None:
+            self._owner.settled(self)
+        if self._callbacks is not None:
+            self._call_back()
         return True
 
     def _commit(self, state: str) -> None:
@@ -381,17 +387,6 @@ class Future(concurrent.futures.Future[T]):
         if watchers is not None:
             for watcher in watchers[:]:
                 watcher.wake()
-
-    def _tell(self, state: str) -> None:
-        """Step 4: the attempt, the owner and the callbacks hear of it."""
-        attempt = self._attempt
-        self._attempt = None
-        if attempt is not None and state == CANCELLED_AND_NOTIFIED:
-            attempt._interrupt()
-        if self._owner is not None:
-            self._owner.settled(self)
-        if self._callbacks is not None:
-            self._call_back()
 
     def _commit_with_condition(self, condition: threading.Condition, state: str) -> list[Watcher] | None:
         """Step 3 for a future that the stdlib waits for: under its condition, as the stdlib does."""

@@ -18,7 +18,7 @@ Kind = Literal["action", "flow", "call"]
 Status = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 
 # What a record may keep by value; strings up to LONGEST_TEXT characters.
-_SCALARS: Final = frozenset({int, float, bool, type(None), complex})
+SCALARS: Final = frozenset({int, float, bool, type(None), complex})
 LONGEST_TEXT: Final = 200
 
 # The next run's id; `next()` on a count is atomic.
@@ -66,7 +66,7 @@ _SHAPED: Final = frozenset({"numpy", "pandas", "scipy", "polars"})
 def is_kept(value: object) -> bool:
     """Whether a record may keep `value` itself."""
     kind = type(value)
-    return kind in _SCALARS or (kind is str and len(value) <= LONGEST_TEXT)  # type: ignore[arg-type]
+    return kind in SCALARS or (kind is str and len(value) <= LONGEST_TEXT)  # type: ignore[arg-type]
 
 
 def error_text(error: BaseException) -> str:
