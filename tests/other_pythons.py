@@ -1,0 +1,67 @@
+"""Runs the tests that need no browser on the other Pythons that are installed.
+
+`make test` calls it. Each Python gets an environment of its own, `.venv-3.12` and so on, made
+anew when `pyproject.toml` has changed. Exits non-zero if one of them fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VERSIONS = ("3.12", "3.13")
+SUITE = ["tests/spec", "tests/unit"]
+
+
+def runs(python: str, version: str) -> bool:
+    """Whether `python` really is that version: a shim on the PATH may be empty."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        answer = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=30)
+    except OSError:
+        return False
+    return answer.stdout.strip() == version
+
+
+def interpreter(version: str) -> str | None:
+    """Where Python `version` is: on the PATH, or among those of pyenv."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    candidates = [shutil.which(f"python{version}"), *sorted(map(str, pyenv.glob(f"{version}*/bin/python")))]
+    return next((python for python in candidates if python and runs(python, version)), None)
+
+
+def environment(python: str, version: str) -> str:
+    """The interpreter of an environment for `version` with the package in it."""
+    folder = ROOT / f".venv-{version}"
+    stamp, inside = folder / ".installed", folder / "bin" / "python"
+    project = ROOT / "pyproject.toml"
+    if not stamp.exists() or stamp.stat().st_mtime < project.stat().st_mtime:
+        subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
+        install = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*install, "--editable", f"{ROOT}[test]"], check=True)
+        stamp.touch()
+    return str(inside)
+
+
+def main() -> int:
+    """Runs the suite on each; the number of those that failed."""
+    failed = 0
+    for version in VERSIONS:
+        if version == "{}.{}".format(*sys.version_info[:2]):
+            continue
+        python = interpreter(version)
+        if python is None:
+            print(f"Python {version}: not installed", flush=True)
+            continue
+        print(f"Python {version}: {' '.join(SUITE)}", flush=True)
+        command = [environment(python, version), "-m", "pytest", "-q", "-m", "not deep", *SUITE]
+        failed += subprocess.run(command, cwd=ROOT).returncode != 0
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
