@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from types import CodeType
 from typing import Any, Protocol
 
@@ -36,8 +36,7 @@ class ActionAttempt(ThreadAttempt):
 
     __slots__ = ()
 
-    def _next(self) -> ActionAttempt:
-        context = self._context.copy()  # this one may still be entered, after a timeout
+    def _next(self, context: Context) -> ActionAttempt:
         return ActionAttempt(self._definition, self.run, context, self._clock, self._pool, self.attempt + 1)
 
 
@@ -115,7 +114,7 @@ def call_action(definition: Definition, arguments: Mapping[str, Any], origin: Or
 
 def _try_inline(definition: Definition, arguments: Mapping[str, Any], run: Run, parent: Attempt | None) -> Any:
     __tracebackhide__ = True
-    token = current.set(Attempt(run, run.attempt, None if parent is None else parent._base))
+    token = current.set(Attempt(run, run.attempt, None if parent is None else parent._holder))
     try:
         return definition.invoke(**arguments)
     finally:

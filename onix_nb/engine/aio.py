@@ -144,16 +144,17 @@ class LoopAttempt(StartedAttempt):
     def _submit(self) -> None:
         self._action_loop.submit(self)
 
-    def _next(self) -> LoopAttempt:
-        context = self._context.copy()
+    def _next(self, context: Context) -> LoopAttempt:
         return LoopAttempt(self._definition, self.run, context, self._clock, self._action_loop, self.attempt + 1)
 
     def launch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begins on the loop's thread."""
         if self._begin():
             self._thread = None  # that is for attempts that have a thread of their own
-            self._context.run(current.set, self)
-            self._task = loop.create_task(self._perform(), context=self._context)
+            context = self._context
+            assert context is not None
+            context.run(current.set, self)
+            self._task = loop.create_task(self._perform(), context=context)
 
     async def _perform(self) -> None:
         try:
@@ -163,6 +164,7 @@ class LoopAttempt(StartedAttempt):
         else:
             self._succeed(result)
         self.run.stopping = False
+        self._context = self._task = None
 
     def _interrupt(self) -> None:
         super()._interrupt()

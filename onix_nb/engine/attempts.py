@@ -42,7 +42,8 @@ class StartedAttempt(Attempt):
     def __init__(self, definition: Definition, run: Run, context: Context, clock: Clock, number: int = 1) -> None:
         super().__init__(run, number)
         self._definition = definition
-        self._context = context
+        # None once it has run: the context knows the attempt, which would keep both alive.
+        self._context: Context | None = context
         self._clock = clock
         self._future: Future[Any]
         self._begun = 0.0
@@ -52,7 +53,7 @@ class StartedAttempt(Attempt):
         """Brings the attempt to where it runs; returns at once."""
         raise NotImplementedError
 
-    def _next(self) -> Self:
+    def _next(self, context: Context) -> Self:
         """The attempt that follows this one when it failed."""
         raise NotImplementedError
 
@@ -85,7 +86,10 @@ class StartedAttempt(Attempt):
         policy = self._definition.retry
         if policy is None or not policy.again(self.attempt, error):
             return self._future._settle(FINISHED, None, error, attempt=self, leaving=leaving)
-        new = self._next()
+        context = self._context
+        if context is None:
+            return False
+        new = self._next(context.copy())  # a copy, because this one may still run, after a timeout
         new._future = self._future
         if not self._future._replace_attempt(self, new, leaving=leaving):
             return False
@@ -114,7 +118,7 @@ class ThreadAttempt(StartedAttempt):
         # Not through super(): one call for each class above is what a no-op would feel most.
         self.run = run
         self.attempt = number
-        self._base = self
+        self._base = None
         self._stop = False
         self._thread = None
         self._wakers = None
@@ -137,9 +141,10 @@ class ThreadAttempt(StartedAttempt):
     def execute(self) -> bool:
         """Runs the attempt on this thread. False when another thread has taken its place."""
         try:
-            self._context.run(self._perform)
+            self._context.run(self._perform)  # type: ignore[union-attr]
         except RunCancelled:  # an asynchronous one that hit a line of ours
             self._abandoned = True
+        self._context = None
         if self._abandoned:
             self.run.stopping = False
             return False

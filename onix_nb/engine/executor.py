@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from .. import config
 from ..errors import ExecutorError
+from ..model import parking
 from ..model.attempt import current
 from ..model.definition import Definition
 from ..model.future import Future
@@ -134,7 +135,10 @@ def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 def _live() -> Session:
+    """The session; in the stdlib's words when the interpreter exits."""
     try:
         return live()
-    except ExecutorError as error:
-        raise type(error)(f"cannot schedule new futures after interpreter shutdown: {error}") from None
+    except ExecutorError:
+        if parking.refusal is not None:
+            raise
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown") from None

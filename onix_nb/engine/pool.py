@@ -107,6 +107,9 @@ class Pool:
         parking = allocate_lock()
         parking.acquire()
         while True:
+            if self._is_surplus():  # the limit may have become lower while it was parked
+                self._pass_on()
+                return
             try:
                 task = self._backlog.popleft()
             except IndexError:
@@ -115,7 +118,7 @@ class Pool:
                 continue
             stays = task.execute()
             del task  # or this frame keeps its arguments alive while it is parked
-            if not stays or self._is_surplus():
+            if not stays:
                 return
 
     def _park(self, parking: LockType) -> bool:
@@ -137,6 +140,12 @@ class Pool:
                 self._size += 1
             return True
         return False
+
+    def _pass_on(self) -> None:
+        """This thread leaves: if it was woken for a task, another idle one has to look."""
+        if self._backlog:
+            with contextlib.suppress(IndexError):  # nobody is idle: the busy ones look when they are done
+                self._idle.pop().release()
 
     def _is_surplus(self) -> bool:
         if self._limit is None or self._size <= self._limit:

@@ -39,8 +39,8 @@ class Attempt:
     def __init__(self, run: Run, number: int = 1, base: Attempt | None = None) -> None:
         self.run = run
         self.attempt = number
-        # The attempt whose thread this one runs on: itself, or the flow that called it inline.
-        self._base: Attempt = self if base is None else base
+        # The flow that called it inline, on whose thread it runs; None for a thread of its own.
+        self._base = base
         self._stop = False
         # The ident of the thread while it is inside the user's function. Guarded by
         # `future.settling`, so that an asynchronous exception can't be sent after it has left.
@@ -62,11 +62,16 @@ class Attempt:
     @property
     def cancelled(self) -> bool:
         """Whether this attempt has to stop."""
-        return self._stop or self._base._stop
+        return self._stop or (self._base is not None and self._base._stop)
+
+    @property
+    def _holder(self) -> Attempt:
+        """The attempt that holds the thread: itself, or the flow that called it inline."""
+        return self if self._base is None else self._base
 
     def _checkpoint(self) -> None:
         """Raises `RunCancelled` in code that calls into onix after its run was cancelled."""
-        if self._stop or self._base._stop:
+        if self._stop or (self._base is not None and self._base._stop):
             raise self._cancellation()
 
     def _cancellation(self) -> RunCancelled:
@@ -93,7 +98,7 @@ class Attempt:
     def _interrupt(self) -> None:
         """Asks the code of this attempt, and what it started, to stop; returns at once."""
         self._stop = True
-        for waiter in list(self._base._wakers or ()):
+        for waiter in list(self._holder._wakers or ()):
             waiter.wake()
 
     def __repr__(self) -> str:

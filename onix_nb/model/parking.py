@@ -70,7 +70,7 @@ def block(waiter: Waiter, ready: Callable[[], bool], timeout: float | None, futu
     refuse_to_block()
     deadline = None if timeout is None else time.monotonic() + timeout
     attempt = current.get()
-    base = None if attempt is None else attempt._base
+    base = None if attempt is None else attempt._holder
     try:
         if base is not None:
             base._blocks(waiter)
@@ -119,9 +119,9 @@ def _cycle(base: Attempt, future: Awaited) -> list[str] | None:
         if attempt is None:
             return None
         names.append(attempt.run.name)
-        if attempt._base is base:
+        if attempt._holder is base:
             return names
-        target = attempt._base._waiting_for
+        target = attempt._holder._waiting_for
     return None
 
 
