@@ -88,7 +88,7 @@ class Script:
         own = {name: value for name, value in os.environ.items() if not name.startswith("ONIX_")}
         return {**own, "PYTHONUNBUFFERED": "1", **extra}
 
-    def run(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 60) -> tuple[int, str, str]:
+    def run(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 40) -> tuple[int, str, str]:
         """The exit code, stdout and stderr; a script that takes longer than `timeout` seconds fails the test."""
         try:
             ended = subprocess.run(
@@ -105,7 +105,7 @@ class Script:
             pytest.fail(f"the script hung; stdout: {error.stdout!r}, stderr: {error.stderr!r}", pytrace=False)
         return ended.returncode, ended.stdout, ended.stderr
 
-    def passes(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 60) -> str:
+    def passes(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 40) -> str:
         """Its stdout, after it ended well and wrote nothing to stderr."""
         code, out, err = self.run(*arguments, env=env, timeout=timeout)
         assert (code, err) == (0, ""), f"exit code {code}\nstdout: {out}\nstderr: {err}"

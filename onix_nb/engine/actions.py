@@ -15,7 +15,7 @@ from ..model.future import Future, Owner
 from ..model.parking import sleep
 from ..model.run import Run, error_text
 from .aio import LoopAttempt
-from .attempts import StartedAttempt, ThreadAttempt, add_span, started
+from .attempts import StartedAttempt, ThreadAttempt, add_span, start
 from .session import Session, live
 
 
@@ -80,9 +80,7 @@ def start_action(definition: Definition, arguments: Mapping[str, Any], origin: O
         attempt = LoopAttempt(definition, run, copy_context(), session.clock, session.loop())
     else:
         attempt = ActionAttempt(definition, run, copy_context(), session.clock, session.actions)
-    future = started(attempt, arguments, owner, session.unfinished)
-    attempt._submit()
-    return future
+    return start(attempt, arguments, owner, session.unfinished, attempt._submit)
 
 
 def call_action(definition: Definition, arguments: Mapping[str, Any], origin: Origin) -> Any:

@@ -7,6 +7,7 @@ A cancelled coroutine gets `RunCancelled` at its next `await`, thrown by `drive`
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from _thread import get_ident
 from collections import deque
@@ -22,6 +23,8 @@ from ..model.run import Run
 from .attempts import StartedAttempt, trimmed
 from .clock import Clock
 from .pool import Pool
+
+_log = logging.getLogger(__name__)
 
 _ADVICE: Final = (
     "an async action must not block the event loop that all async actions share: "
@@ -121,7 +124,11 @@ class ActionLoop:
     def _run(self) -> None:
         parking.loop_threads[get_ident()] = _ADVICE
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        while True:
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):  # of a task that an action made; asyncio lets them through
+                _log.exception("a task of an async action raised")
 
     def _fetch(self) -> None:
         self._woken = False  # before the look: what comes after it wakes the loop again

@@ -21,7 +21,7 @@ from contextvars import Context
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ..errors import AttemptTimeoutError, RunCancelled
+from ..errors import AttemptTimeoutError, ExecutorError, RunCancelled
 from ..model.attempt import Attempt, current
 from ..model.definition import Definition
 from ..model.future import Future, Owner, settling
@@ -225,12 +225,25 @@ def _is_ours(trace: TracebackType) -> bool:
     return str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] in ("onix_nb", "asyncio")
 
 
-def started(
-    attempt: StartedAttempt, arguments: Mapping[str, Any], owner: Owner, unfinished: dict[Run, Future[Any] | None]
+def start(
+    attempt: StartedAttempt,
+    arguments: Mapping[str, Any],
+    owner: Owner,
+    unfinished: dict[Run, Future[Any] | None],
+    submit: Callable[[], None],
 ) -> Future[Any]:
-    """The future of an attempt that is about to be submitted, in the accounts of its owner."""
+    """Puts an attempt into the accounts of its owner, and brings it to where it runs.
+
+    Raises:
+        ExecutorError: The system has no thread for it; the run is then cancelled.
+    """
     future: Future[Any] = Future(attempt.run, arguments, owner, attempt)
     attempt._future = future
     unfinished[attempt.run] = future
     owner.opened(future)
+    try:
+        submit()
+    except ExecutorError:
+        future.cancel()
+        raise
     return future

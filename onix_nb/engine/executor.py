@@ -18,7 +18,7 @@ from ..model.definition import Definition
 from ..model.future import Future
 from ..model.waiting import wait_all
 from .actions import ActionAttempt, new_run
-from .attempts import started
+from .attempts import start
 from .pool import Pool
 from .session import Session, live
 
@@ -99,9 +99,7 @@ class Executor(concurrent.futures.Executor):
             run = new_run(session, current.get(), definition, shown, sys._getframe(1))
             self._calls.session = session
             attempt = ActionAttempt(definition, run, copy_context(), session.clock, self._pool)
-            future = started(attempt, {}, self._calls, session.unfinished)
-            attempt._submit()
-        return future
+            return start(attempt, {}, self._calls, session.unfinished, attempt._submit)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accepts no more calls.

@@ -15,7 +15,7 @@ from ..model.future import JOINED, LOOKED, NEW, Future, Owner
 from ..model.run import Run
 from .actions import Origin, new_run, owner_of
 from .aio import run_flow
-from .attempts import ThreadAttempt, started
+from .attempts import ThreadAttempt, start
 from .session import Session, live, warn_unseen
 
 
@@ -154,9 +154,5 @@ def start_flow(definition: Definition, arguments: Mapping[str, Any], origin: Ori
     run = new_run(session, parent, definition, arguments, origin)
     attempt = FlowAttempt(definition, run, copy_context(), session.clock, session.flows)
     attempt._adopt(session)
-    future = started(attempt, arguments, owner, session.unfinished)
-    if parent is None:
-        session.gate.admit(attempt)
-    else:
-        session.flows.submit(attempt)
-    return future
+    submit = attempt._submit if parent is not None else lambda: session.gate.admit(attempt)
+    return start(attempt, arguments, owner, session.unfinished, submit)

@@ -94,6 +94,8 @@ class Refresher:
         self._views: list[View] = []
         self._thread: threading.Thread | None = None
         self._hurry = False
+        # Guards the rows that each view remembers. Held while a view is sent.
+        self._refreshing = threading.RLock()
 
     def follow(self, view: View, futures: Iterable[Future[Any]]) -> None:
         """Keeps `view` current until all of it has ended."""
@@ -105,6 +107,12 @@ class Refresher:
                 self._thread = threading.Thread(target=self._run, name="onix-view", daemon=True)
                 self._thread.start()
 
+    def flush(self) -> None:
+        """Brings every view up to date at once: what a batch run saves is what a cell ends with."""
+        with self._refreshing:
+            for view in list(self._views):
+                view.refresh()
+
     def _settled(self, _: Future[Any]) -> None:
         with self._changed:
             self._hurry = True
@@ -112,7 +120,8 @@ class Refresher:
 
     def _run(self) -> None:
         while views := self._next():
-            ended = [view for view in views if not view.refresh()]
+            with self._refreshing:
+                ended = [view for view in views if not view.refresh()]
             with self._changed:
                 self._views = [view for view in self._views if view not in ended]
 
@@ -127,7 +136,7 @@ class Refresher:
             return list(self._views)
 
 
-_refresher = Refresher()
+refresher = Refresher()
 
 
 def show(futures: Iterable[Future[Any]], note: str = "") -> None:
@@ -136,4 +145,4 @@ def show(futures: Iterable[Future[Any]], note: str = "") -> None:
     view = View(futures, note)
     view.show()
     if any(row.finished is None for row in view._shown):
-        _refresher.follow(view, futures)
+        refresher.follow(view, futures)

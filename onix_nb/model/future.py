@@ -34,7 +34,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from typing import Any, Final, Protocol, TypeVar
 
 from .attempt import Attempt, current
-from .parking import block, checked_timeout, refuse_in_child, refuse_to_block
+from .parking import block, checked_timeout, refuse_cycles, refuse_in_child, refuse_to_block
 from .run import Run, Status, error_text
 from .waiter import Waiter
 
@@ -227,6 +227,10 @@ class Future(concurrent.futures.Future[T]):
     def __await__(self) -> Generator[Any, None, T]:
         """Waits in a coroutine. Cancelling the wait never cancels the run."""
         refuse_in_child()
+        attempt = current.get()
+        if attempt is not None:
+            attempt._checkpoint()
+            refuse_cycles(attempt._holder, (self,))
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[None] = loop.create_future()
         if self._hear(lambda _: _wake_loop(loop, waiting)):

@@ -77,7 +77,7 @@ def block(waiter: Waiter, ready: Callable[[], bool], timeout: float | None, futu
             if futures:
                 # Published before the look for a cycle: of two that close it at once, one sees it.
                 base._waiting_for = futures[0] if timeout is None and len(futures) == 1 else None
-                _refuse_cycles(base, futures)
+                refuse_cycles(base, futures)
         while True:
             if attempt is not None:
                 attempt._checkpoint()
@@ -93,7 +93,7 @@ def block(waiter: Waiter, ready: Callable[[], bool], timeout: float | None, futu
             base._goes_on(waiter)
 
 
-def _refuse_cycles(base: Attempt, futures: Sequence[Awaited]) -> None:
+def refuse_cycles(base: Attempt, futures: Sequence[Awaited]) -> None:
     """Raises `DeadlockError` when none of `futures` can settle before the attempt `base` has ended."""
     cycle: list[str] = []
     for future in futures:

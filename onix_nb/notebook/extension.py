@@ -10,7 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from ..engine.history import Runs
 from ..engine.session import live
-from ..live.view import show
+from ..live.view import refresher, show
 from ..model.future import Future
 from ..model.run import Run
 from ..model.waiting import DoneAndNotDone
@@ -53,7 +53,7 @@ class Extension:
         manager = self._shell.magics_manager
         manager.magics["cell"].pop("onix_flow", None)
         manager.registry.pop(OnixMagics.__name__, None)
-        if self._aliased:
+        if self._aliased and sys.modules.get(ALIAS) is sys.modules["onix_nb"]:
             sys.modules.pop(ALIAS, None)
         live().cell = None
 
@@ -80,6 +80,7 @@ class Extension:
 
     def _after_cell(self, result: Any) -> None:
         self._landings.land()
+        refresher.flush()
         failed, self._failed = self._failed, []
         if failed:
             live().report(failed)

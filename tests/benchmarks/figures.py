@@ -1,0 +1,314 @@
+"""The figures that onix_nb has to keep, measured beside the standard library.
+
+Each function measures one of them in rounds that alternate between onix and its peer, in one
+process, and takes the median over the rounds: what else the machine does then hits both. A figure
+gets a process of its own (see `__main__.py`), so that none sees another's threads or garbage.
+The garbage collector stays on: a user has it on, too.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import gc
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor
+from statistics import median
+from typing import Any
+
+WORKERS = 4
+MICRO, MILLI = 1e6, 1e3
+# More runs than the session remembers, so that what is measured includes forgetting old ones.
+OLDER_RUNS = 11_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A figure and, for people, what it was computed from."""
+
+    value: float
+    beside: str
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def _alternate(
+    rounds: int, ours: Callable[[], float], theirs: Callable[[], float]
+) -> tuple[Sequence[float], Sequence[float]]:
+    """What both measure, round by round; who goes first changes, so that neither always cleans up for the other."""
+    pairs: list[tuple[float, float]] = []
+    for number in range(rounds):
+        if number % 2:
+            second = theirs()
+            pairs.append((ours(), second))
+        else:
+            first = ours()
+            pairs.append((first, theirs()))
+    mine, peer = zip(*pairs, strict=True)
+    return mine, peer
+
+
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    return median(mine / peer for mine, peer in zip(ours, theirs, strict=True))
+
+
+def _echo(x: int) -> int:
+    return x
+
+
+def noop(n: int = 10_000, rounds: int = 15) -> Measured:
+    """Time of start, wait and result for each of `n` actions that do nothing, over a thread pool's."""
+    import onix_nb as onix
+
+    onix.configure(max_workers=WORKERS)
+    action = onix.action(_echo)
+
+    def ours() -> None:
+        futures = [action.start(x=x) for x in range(n)]
+        onix.wait(futures)
+        for future in futures:
+            future.result()
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+
+        def theirs() -> None:
+            futures = [pool.submit(_echo, x) for x in range(n)]
+            concurrent.futures.wait(futures)
+            for future in futures:
+                future.result()
+
+        ours(), theirs()  # threads are started, and code is specialised
+        mine, peer = _alternate(rounds, lambda: _seconds(ours), lambda: _seconds(theirs))
+    each = MICRO / n
+    return Measured(_ratio(mine, peer), f"{median(mine) * each:.1f} to {median(peer) * each:.1f} µs a task")
+
+
+def drain(n: int = 10_000, rounds: int = 1, by_hand: bool = False) -> Measured:
+    """How many times faster `n` futures, released one by one, are drained by `wait(FIRST_COMPLETED)`.
+
+    Args:
+        n: How many flows wait, each at a gate of its own; in the peer, so many threads of a pool.
+        rounds: How often both are drained.
+        by_hand: Futures made and settled by hand, without a thread behind each.
+    """
+    import onix_nb as onix
+
+    def first(wait: Callable[..., Any], futures: Sequence[Any], release: Callable[[int], object]) -> float:
+        pending = set(futures)
+
+        def work() -> None:
+            nonlocal pending
+            for number in range(n):
+                release(number)
+                _, pending = wait(pending, return_when=FIRST_COMPLETED)
+
+        seconds = _seconds(work)
+        assert not pending, f"{len(pending)} futures were not drained"
+        return seconds
+
+    def of_hand(wait: Callable[..., Any], future: Callable[[], Any]) -> float:
+        futures = [future() for _ in range(n)]
+        return first(wait, futures, lambda number: futures[number].set_result(number))
+
+    def of_threads(wait: Callable[..., Any], start: Callable[[Callable[[int], int], int], Any]) -> float:
+        gates = [threading.Event() for _ in range(n)]
+        arrived: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+        def body(x: int) -> int:
+            arrived.put(x)
+            gates[x].wait()
+            return x
+
+        futures = [start(body, number) for number in range(n)]
+        for _ in range(n):
+            arrived.get(timeout=60)
+        return first(wait, futures, lambda number: gates[number].set())
+
+    def ours() -> float:
+        if by_hand:
+            return of_hand(onix.wait, onix.Future)
+        return of_threads(onix.wait, lambda body, x: onix.flow(body).start(x=x))
+
+    def theirs() -> float:
+        if by_hand:
+            return of_hand(concurrent.futures.wait, concurrent.futures.Future)
+        with ThreadPoolExecutor(n) as pool:
+            return of_threads(concurrent.futures.wait, pool.submit)
+
+    mine, peer = _alternate(rounds, ours, theirs)
+    return Measured(1 / _ratio(mine, peer), f"{median(mine):.2f} to {median(peer):.2f} s")
+
+
+def direct(n: int = 5_000, rounds: int = 15) -> Measured:
+    """Microseconds that a direct call of an action in a flow takes more than the plain function."""
+    import onix_nb as onix
+
+    action = onix.action(_echo)
+
+    def calls(function: Callable[..., int]) -> float:
+        def work() -> None:
+            for x in range(n):
+                function(x=x)
+
+        return _seconds(work) * MICRO / n
+
+    @onix.flow
+    def measuring() -> tuple[Sequence[float], Sequence[float]]:
+        calls(action), calls(_echo)
+        return _alternate(rounds, lambda: calls(action), lambda: calls(_echo))
+
+    mine, peer = measuring()
+    over = median(mine_ - peer_ for mine_, peer_ in zip(mine, peer, strict=True))
+    return Measured(over, f"{median(mine):.2f} to {median(peer):.2f} µs a call")
+
+
+def memory(n: int = 10_000, rounds: int = 3) -> Measured:
+    """Kilobytes (of 1,000) that each finished future with a small result occupies, with its run."""
+    import onix_nb as onix
+
+    onix.configure(max_workers=WORKERS)
+    action = onix.action(_echo)
+
+    def kept(start: Callable[[int], Any], wait: Callable[..., Any]) -> float:
+        gc.collect()
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        futures = [start(x) for x in range(n)]
+        wait(futures)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return (after - before) / n / 1000
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        onix.wait([action.start(x=x) for x in range(OLDER_RUNS)])
+        mine, peer = _alternate(
+            rounds,
+            lambda: kept(lambda x: action.start(x=x), onix.wait),
+            lambda: kept(lambda x: pool.submit(_echo, x), concurrent.futures.wait),
+        )
+    return Measured(median(mine), f"{median(mine):.2f} to {median(peer):.2f} KB")
+
+
+def _in_a_child(code: str) -> float:
+    """Milliseconds that `code` printed in an interpreter of its own, with a home of its own for IPython."""
+    with tempfile.TemporaryDirectory() as home:
+        child = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "IPYTHONDIR": home},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    if child.returncode:
+        raise RuntimeError(f"the measured process failed:\n{child.stderr}")
+    return float(child.stdout.split()[-1])
+
+
+_IMPORT = """
+import time
+begun = time.perf_counter()
+import {modules}
+print((time.perf_counter() - begun) * 1000)
+"""
+
+_LOAD = """
+import time
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+begun = time.perf_counter()
+shell.run_line_magic("load_ext", "{extension}")
+took = (time.perf_counter() - begun) * 1000
+assert "{extension}" in shell.extension_manager.loaded
+print(took)
+"""
+
+
+def imports(rounds: int = 11) -> Measured:
+    """Milliseconds that `import onix_nb` takes more than the modules of the standard library it stands on."""
+    return _in_children(
+        rounds, _IMPORT.format(modules="onix_nb"), _IMPORT.format(modules="concurrent.futures, asyncio")
+    )
+
+
+def load(rounds: int = 11) -> Measured:
+    """Milliseconds that `%load_ext onix_nb` takes more than `%load_ext` for an extension of IPython's own."""
+    return _in_children(rounds, _LOAD.format(extension="onix_nb"), _LOAD.format(extension="autoreload"))
+
+
+def _in_children(rounds: int, ours: str, theirs: str) -> Measured:
+    _in_a_child(ours), _in_a_child(theirs)  # files are compiled, and in the system's cache
+    mine, peer = _alternate(rounds, lambda: _in_a_child(ours), lambda: _in_a_child(theirs))
+    over = median(mine_ - peer_ for mine_, peer_ in zip(mine, peer, strict=True))
+    return Measured(over, f"{median(mine):.0f} to {median(peer):.0f} ms")
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A figure, and what is asked of it.
+
+    Attributes:
+        title: What it is, for the table.
+        asked: The most that it may be; the least, when `least`.
+        bound: The same for the guard in the tests: generous, because machines differ.
+        unit: Follows the number.
+        measure: Measures it; its name is the figure's.
+        guard: Arguments with which the guard measures, in less time.
+        least: Whether more is better.
+    """
+
+    title: str
+    asked: float
+    bound: float
+    unit: str
+    measure: Callable[..., Measured]
+    guard: dict[str, Any]
+    least: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the command line calls it."""
+        return self.measure.__name__
+
+    def meets(self, value: float, limit: float) -> bool:
+        """Whether `value` keeps to `limit`."""
+        return value >= limit if self.least else value <= limit
+
+    def text(self, value: float) -> str:
+        """A value with its unit, as the table shows it."""
+        digits = 2 if abs(value) < 10 else 0
+        return f"{value:.{digits}f}{self.unit}"
+
+
+FIGURES = {
+    figure.name: figure
+    for figure in (
+        Figure("start, wait, result of a no-op action, over a thread pool's", 0.6, 0.85, "×", noop, {"rounds": 9}),
+        Figure(
+            "drain of 10,000 flows by wait(FIRST_COMPLETED), faster than the stdlib's",
+            20,
+            8,
+            "×",
+            drain,
+            {"n": 2_000, "rounds": 3, "by_hand": True},
+            least=True,
+        ),
+        Figure("direct call of an action in a flow, over the plain call", 4, 12, " µs", direct, {}),
+        Figure("memory of a finished future with its run", 1.5, 1.5, " KB", memory, {"rounds": 1}),
+        Figure("import onix_nb, over concurrent.futures and asyncio", 60, 150, " ms", imports, {"rounds": 9}),
+        Figure("%load_ext onix_nb, over one of IPython's own", 150, 375, " ms", load, {"rounds": 9}),
+    )
+}
