@@ -7,6 +7,7 @@ A cancelled coroutine gets `RunCancelled` at its next `await`, thrown by `drive`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from _thread import get_ident
@@ -173,6 +174,9 @@ class LoopAttempt(StartedAttempt):
         self.run.stopping = False
         self._context = self._task = None
 
+    def _runs_in(self, task: object) -> bool:
+        return task is self._task
+
     def _interrupt(self) -> None:
         super()._interrupt()
         self._action_loop.call(self._cancel_task)
@@ -184,24 +188,29 @@ class LoopAttempt(StartedAttempt):
 
 
 def run_flow(
-    coroutine: Coroutine[Any, Any, Any], attempt: Attempt, on_interrupt: Callable[[Callable[[], object]], None]
+    coroutine: Coroutine[Any, Any, Any], attempt: Attempt, on_begin: Callable[[asyncio.Task[Any]], None]
 ) -> Any:
     """Runs an async flow to its end on this thread, on a loop of its own.
 
     Args:
         coroutine: The flow's body.
         attempt: The flow's attempt.
-        on_interrupt: Is given what cancels the body, to be called from any thread.
+        on_begin: Is given the task that runs the body, for a cancel.
     """
     __tracebackhide__ = True
+
+    async def drive() -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        on_begin(task)
+        attempt._checkpoint()
+        return await Interruptible(coroutine, attempt)
+
     with asyncio.Runner(loop_factory=Loop) as runner:
-        loop = runner.get_loop()
-
-        async def drive() -> Any:
-            task = asyncio.current_task()
-            assert task is not None
-            on_interrupt(lambda: loop.call_soon_threadsafe(task.cancel))
-            attempt._checkpoint()
-            return await Interruptible(coroutine, attempt)
-
         return runner.run(drive())
+
+
+def cancel_task(task: asyncio.Task[Any]) -> None:
+    """Cancels a task from any thread."""
+    with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended
+        task.get_loop().call_soon_threadsafe(task.cancel)

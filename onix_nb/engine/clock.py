@@ -46,8 +46,8 @@ class Clock:
         with self._changed:
             heapq.heappush(self._alarms, entry)
             if not self._started:
-                self._started = True
                 threading.Thread(target=self._run, name="onix-clock", daemon=True).start()
+                self._started = True
             elif self._alarms[0] is entry:
                 self._changed.notify()
         return alarm

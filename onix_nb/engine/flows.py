@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import copy_context
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..model.definition import Definition
 from ..model.future import JOINED, LOOKED, NEW, Future, Owner
 from ..model.run import Run
 from .actions import Origin, new_run, owner_of
-from .aio import run_flow
+from .aio import cancel_task, run_flow
 from .attempts import ThreadAttempt, start
 from .session import Session, live, warn_unseen
 
@@ -22,7 +23,7 @@ from .session import Session, live, warn_unseen
 class FlowAttempt(ThreadAttempt):
     """The one try of a flow. It owns the futures that the flow starts."""
 
-    __slots__ = ("_cancel_body", "_children", "_open", "_session")
+    __slots__ = ("_body", "_children", "_open", "_session")
 
     _session: Session
 
@@ -32,8 +33,8 @@ class FlowAttempt(ThreadAttempt):
         # any thread, one atomic operation at a time.
         self._children: dict[Future[Any], None] = {}
         self._open = True
-        # Cancels the body of an async flow.
-        self._cancel_body: Callable[[], object] | None = None
+        # What runs the body of an async flow.
+        self._body: asyncio.Task[Any] | None = None
 
     # Running.
 
@@ -42,7 +43,7 @@ class FlowAttempt(ThreadAttempt):
         definition, arguments = self._definition, self._future.arguments or {}
         try:
             if definition.is_async:
-                result = run_flow(definition.invoke(**arguments), self, self._on_interrupt)
+                result = run_flow(definition.invoke(**arguments), self, self._on_begin)
             else:
                 result = definition.invoke(**arguments)
         except BaseException:
@@ -51,13 +52,16 @@ class FlowAttempt(ThreadAttempt):
         self._close(failed=False)
         return result
 
-    def _on_interrupt(self, cancel_body: Callable[[], object]) -> None:
-        self._cancel_body = cancel_body
+    def _on_begin(self, body: asyncio.Task[Any]) -> None:
+        self._body = body
+
+    def _runs_in(self, task: object) -> bool:
+        return task is not None and task is self._body
 
     def _interrupt(self) -> None:
         super()._interrupt()
-        if self._cancel_body is not None:
-            self._cancel_body()
+        if self._body is not None:
+            cancel_task(self._body)
         for child in list(self._children):
             child.cancel(interrupt=True)
 

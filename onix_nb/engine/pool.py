@@ -10,9 +10,11 @@ from collections import deque
 from typing import Protocol
 
 from ..errors import ExecutorError
+from .clock import Clock
 
-# How long an idle thread stays, in seconds.
+# How long an idle thread stays, and how long it takes until a refused one is asked for again, in seconds.
 IDLE_SECONDS = 10.0
+REFUSED_SECONDS = 0.2
 
 
 class Task(Protocol):
@@ -30,8 +32,9 @@ class Pool:
     the other, without a lock: appends, pops and removals of lists and deques are atomic.
     """
 
-    def __init__(self, name: str, limit: int | None) -> None:
+    def __init__(self, name: str, limit: int | None, clock: Clock | None = None) -> None:
         self._name = name
+        self._clock = clock
         self._limit = limit
         self._backlog: deque[Task] = deque()
         # The locks on which idle threads are parked. Who takes one out releases it, once.
@@ -102,6 +105,14 @@ class Pool:
                 except ValueError:
                     return  # a thread that was about to end took it after all
                 raise ExecutorError(f"the system has no thread to run this on: {error}") from error
+            if self._clock is not None:
+                with contextlib.suppress(RuntimeError):  # nor has it one for the clock: one that is free will come
+                    self._clock.after(REFUSED_SECONDS, self._ask_again)
+
+    def _ask_again(self) -> None:
+        """After a refusal: all our threads may be waiting for what is in the backlog."""
+        if self._backlog:
+            self._grow(None)
 
     def _work(self) -> None:
         parking = allocate_lock()

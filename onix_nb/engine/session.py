@@ -49,10 +49,10 @@ class Session:
         self.unfinished: dict[Run, Future[Any] | None] = {}
         self.archive: deque[Run] = deque(maxlen=ARCHIVED_RUNS)
         self.cell: str | None = None
-        self.actions = Pool("action", settings.workers)
-        self.flows = Pool("flow", None)
-        self.gate = Gate(self.flows, settings.max_flows)
         self.clock = Clock()
+        self.actions = Pool("action", settings.workers, self.clock)
+        self.flows = Pool("flow", None, self.clock)
+        self.gate = Gate(self.flows, settings.max_flows)
         self._recent: deque[Future[Any]] = deque(maxlen=RECENT_FUTURES)
         # Failed runs that cells started and nobody looked at, in the order of failing.
         self._unseen: dict[Run, None] = {}

@@ -91,6 +91,10 @@ class Attempt:
         with contextlib.suppress(ValueError, AttributeError):  # Ctrl-C came before it was in
             self._wakers.remove(waiter)  # type: ignore[union-attr]
 
+    def _runs_in(self, task: object) -> bool:
+        """Whether `task` of asyncio is what runs the body of this attempt."""
+        return False
+
     def _children_owner(self) -> Any:
         """The `Owner` of what this code starts; None for the session."""
         return None

@@ -230,7 +230,8 @@ class Future(concurrent.futures.Future[T]):
         attempt = current.get()
         if attempt is not None:
             attempt._checkpoint()
-            refuse_cycles(attempt._holder, (self,))
+            if self._attempt is attempt and attempt._runs_in(asyncio.current_task()):
+                refuse_cycles(attempt, (self,))
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[None] = loop.create_future()
         if self._hear(lambda _: _wake_loop(loop, waiting)):

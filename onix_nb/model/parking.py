@@ -74,9 +74,9 @@ def block(waiter: Waiter, ready: Callable[[], bool], timeout: float | None, futu
     try:
         if base is not None:
             base._blocks(waiter)
-            if futures:
+            if futures and timeout is None:  # one with a timeout ends by itself
                 # Published before the look for a cycle: of two that close it at once, one sees it.
-                base._waiting_for = futures[0] if timeout is None and len(futures) == 1 else None
+                base._waiting_for = futures[0] if len(futures) == 1 else None
                 refuse_cycles(base, futures)
         while True:
             if attempt is not None:
