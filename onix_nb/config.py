@@ -148,7 +148,7 @@ def configure(
     max_workers: int | None = _KEEP,
     max_flows: int | None = _KEEP,
 ) -> Configured:
-    """Changes settings for this process, at once; as a context manager, until its end.
+    """Changes settings for this process, at once; as a context manager, until its end. Not in Oryonix.
 
     Each setting can also be given before the import by the environment variable `ONIX_<SETTING>`,
     for example `ONIX_MAX_WORKERS=8`.
@@ -184,3 +184,6 @@ def configure(
     before = current
     _install(dataclasses.replace(current, **asked))
     return Configured(before, asked)
+
+
+configure.__module__ = "onix_nb"

@@ -199,8 +199,8 @@ def action(
 ) -> Any:
     """Makes an action of a function: one that touches the world, and may call plain functions only.
 
-    Use it bare or with options. Arguments are passed by name. An `async def` function runs on one
-    background event loop that all async actions share.
+    Use it bare or with options. Arguments are passed by name. An `async def` function, which is not in
+    Oryonix, runs on one background event loop that all async actions share.
 
     Args:
         function: The function, when used bare.
@@ -245,8 +245,8 @@ def flow(function: Any = _KEEP, /, *, name: str | None = None) -> Any:
     """Makes a flow of a function: one that orchestrates actions and child flows.
 
     Use it bare or with options. Arguments are passed by name. A flow runs on a thread of its own,
-    an `async def` flow also on an event loop of its own. What it starts it should wait for: see
-    `onix.configure(leaks=...)`.
+    an `async def` flow, which is not in Oryonix, also on an event loop of its own. What it starts
+    it should wait for: see `onix.configure(leaks=...)`.
 
     Args:
         function: The function, when used bare.

@@ -106,17 +106,14 @@ class ActionLoop:
 
     def __init__(self) -> None:
         self._loop = Loop()
-        # Attempts on their way to the loop; many are fetched with one wake-up of the loop.
+        # Attempts on their way to the loop, which fetches all that have come whenever it is called.
         self._arriving: deque[LoopAttempt] = deque()
-        self._woken = False
         threading.Thread(target=self._run, name="onix-loop", daemon=True).start()
 
     def submit(self, attempt: LoopAttempt) -> None:
         """Starts the attempt on the loop; from any thread."""
         self._arriving.append(attempt)
-        if not self._woken:
-            self._woken = True
-            self.call(self._fetch)
+        self.call(self._fetch)
 
     def call(self, callback: Callable[[], object]) -> None:
         """Calls `callback` on the loop's thread."""
@@ -132,7 +129,6 @@ class ActionLoop:
                 _log.exception("a task of an async action raised")
 
     def _fetch(self) -> None:
-        self._woken = False  # before the look: what comes after it wakes the loop again
         while self._arriving:
             self._arriving.popleft().launch(self._loop)
 

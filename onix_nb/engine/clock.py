@@ -5,6 +5,7 @@ One thread for all, started when the first call is scheduled. What it calls must
 
 from __future__ import annotations
 
+import _thread
 import heapq
 import itertools
 import logging
@@ -46,11 +47,21 @@ class Clock:
         with self._changed:
             heapq.heappush(self._alarms, entry)
             if not self._started:
-                threading.Thread(target=self._run, name="onix-clock", daemon=True).start()
-                self._started = True
+                self.start()
             elif self._alarms[0] is entry:
                 self._changed.notify()
         return alarm
+
+    def start(self) -> None:
+        """Starts the clock's thread, unless it runs.
+
+        Raises:
+            RuntimeError: The system has no thread for it.
+        """
+        with self._changed:
+            if not self._started:
+                _thread.start_new_thread(self._run, ())  # nobody joins it, so `threading` need not know it
+                self._started = True
 
     def _run(self) -> None:
         while True:

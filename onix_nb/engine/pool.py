@@ -94,6 +94,8 @@ class Pool:
                 return
             self._size += 1
         try:
+            if self._clock is not None:
+                self._clock.start()  # while the system still has threads: it asks again when there are none
             threading.Thread(target=self._work, name=f"onix-{self._name}-{next(self._numbers)}", daemon=True).start()
         except RuntimeError as error:  # the system refuses: the task waits until a thread is free
             with self._resizing:

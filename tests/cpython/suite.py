@@ -108,9 +108,12 @@ def _fetched(version: str) -> Path:
         download = ["apt-get", "download", "-q", *packages]
         try:
             _run(download, name)
-        except NoSuite:  # a fresh container has no lists of packages yet
-            _run(["apt-get", "update", "-q"], name)
-            _run(download, name)
+        except NoSuite as error:  # a fresh container has no lists of packages yet
+            try:
+                _run(["apt-get", "update", "-q"], name)
+                _run(download, name)
+            except NoSuite as again:
+                raise NoSuite(f"{error}; {again}") from again
         for archive in Path(name).glob("*.deb"):
             _run(["dpkg", "-x", archive.name, "."], name)
         shutil.copytree(Path(name, "usr/lib", f"python{version}", "test"), Path(name, "out", "test"))

@@ -27,7 +27,7 @@ class TestInPlace:
         (display,) = cell.displays
         assert set(display["data"]) == {"text/html", "text/plain"}
         assert display["display_id"]
-        assert "held" in cell.text + notebook.ok("''").text or "future" in cell.text
+        assert ("future" if source.startswith("%%") else "held(x=3)") in cell.text
         assert cell.value is None
         notebook.ok(RELEASE)
         notebook.until(lambda: "succeeded" in cell.text and "running" not in cell.text)
@@ -71,7 +71,6 @@ class TestInPlace:
         cell = notebook.ok("future = both.start()\nresult = future.result(timeout=30)\nfuture")
         lines = cell.text.splitlines()
         assert "3 runs: 3 succeeded" in lines[0]
-        assert [line.partition(" s  ")[2].rstrip() for line in lines[1:]] or True
         assert "both()" in lines[1]
         assert "  double(x=4)" in lines[2]
         assert "  double(x=5)" in lines[3]
@@ -100,12 +99,23 @@ class TestSaved:
             HELD,
             f"future = held.start(x=3)\n{shown}",
             "gate.set()\nfuture.result(timeout=30)",
-            "'the end'",
         )
         (output,) = saved.cells[2].outputs
         assert output.output_type == "display_data"
         assert "succeeded" in output.data["text/plain"]
         assert "✓" in output.data["text/html"]
+
+    def test_a_view_that_ended_between_two_cells_is_saved_as_it_ended(self, run_cells: Any) -> None:
+        """An update that comes while no cell runs, which a batch front end drops, is not lost."""
+        sources = [f"future_{n} = held.start(x={n})\nfuture_{n}" for n in range(8)]
+        saved = run_cells(
+            "%load_ext onix_nb\nimport onix",
+            "@onix.action\ndef held(x: int):\n    onix.sleep(0.002 * x)",
+            *sources,
+            "onix.wait([future_0, future_1, future_2, future_3, future_4, future_5, future_6, future_7]).done and None",
+        )
+        for cell in saved.cells[2:-1]:
+            assert "✓ succeeded" in cell.outputs[0].data["text/plain"]
 
     def test_a_flow_cell_is_saved_in_its_final_state(self, run_cells: Any) -> None:
         """With `--wait`, the flow's cell is saved as it ended, its children with it."""

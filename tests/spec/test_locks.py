@@ -23,6 +23,9 @@ import pytest
 import onix_nb as onix
 from onix_nb.model.future import settling
 
+# A collection at every allocation: minutes, not seconds.
+pytestmark = pytest.mark.deep
+
 WAIT = 30
 
 
