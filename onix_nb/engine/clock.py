@@ -6,6 +6,7 @@ One thread for all, started when the first call is scheduled. What it calls must
 from __future__ import annotations
 
 import _thread
+import contextlib
 import heapq
 import itertools
 import logging
@@ -47,7 +48,8 @@ class Clock:
         with self._changed:
             heapq.heappush(self._alarms, entry)
             if not self._started:
-                self.start()
+                with contextlib.suppress(RuntimeError):  # refused, or the interpreter exits: the next call tries again
+                    self.start()
             elif self._alarms[0] is entry:
                 self._changed.notify()
         return alarm

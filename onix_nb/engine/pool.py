@@ -108,8 +108,7 @@ class Pool:
                     return  # a thread that was about to end took it after all
                 raise ExecutorError(f"the system has no thread to run this on: {error}") from error
             if self._clock is not None:
-                with contextlib.suppress(RuntimeError):  # nor has it one for the clock: one that is free will come
-                    self._clock.after(REFUSED_SECONDS, self._ask_again)
+                self._clock.after(REFUSED_SECONDS, self._ask_again)
 
     def _ask_again(self) -> None:
         """After a refusal: all our threads may be waiting for what is in the backlog."""
