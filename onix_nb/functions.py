@@ -42,7 +42,7 @@ class Function(Generic[P, R]):
         plain = all(parameter.kind in _BY_NAME for parameter in self._parameters.values())
         self._names = frozenset(self._parameters) if plain else frozenset({"*"})
 
-    def start(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    def start(self, /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Starts the function in the background and returns its future at once.
 
         Raises:
@@ -108,7 +108,7 @@ class Action(Function[P, R]):
 
     _starter = staticmethod(start_action)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs the action and returns its result; blocks until then.
 
         A synchronous action without `timeout=` runs on the caller's own thread.
@@ -148,7 +148,7 @@ class Flow(Function[P, R]):
 
     _starter = staticmethod(start_flow)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs the flow and returns its result; blocks until then.
 
         Raises:
@@ -288,13 +288,18 @@ def _defined(kind: Any, function: Any, options: Mapping[str, Any]) -> Definition
     if not callable(function) or isinstance(function, (staticmethod, classmethod)):
         raise TypeError(f"{function!r} can't be {article}: decorate a function")
     name = options["name"] or getattr(function, "__name__", type(function).__name__)
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    if any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in (function, call)):
         raise TypeError(f"generator {name}() can't be {article}: return a list instead of yielding")
-    parameters = inspect.signature(function).parameters
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:
+        raise TypeError(
+            f"{name}() can't be {article}: it does not tell its parameters; wrap it in a function that does"
+        ) from None
     for parameter in parameters.values():
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise TypeError(f"{name}() can't be {article}: its parameter {parameter.name!r} can't be passed by name")
-    call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
     return Definition(
         _checked_name(name),
         kind,
@@ -302,7 +307,8 @@ def _defined(kind: Any, function: Any, options: Mapping[str, Any]) -> Definition
         is_async=inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call),
         retry=options.get("retry"),
         timeout=options.get("timeout"),
-        secrets=secrets_among(frozenset(parameters)),
+        secrets=secrets_among(parameters),
+        is_open=any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()),
     )
 
 

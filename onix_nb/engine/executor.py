@@ -90,7 +90,7 @@ class Executor(concurrent.futures.Executor):
             ExecutorError: In a forked child.
         """
         name = getattr(fn, "__name__", None) or type(fn).__name__
-        definition = Definition(name, "call", functools.partial(_call, fn, args, kwargs))
+        definition = Definition(name, "call", functools.partial(_call, fn, args, kwargs), is_open=True)
         with self._submitting:
             if self._shut_down:
                 raise RuntimeError("cannot schedule new futures after shutdown")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from .future import Future
@@ -37,6 +37,7 @@ class Definition:
         retry: When a failed attempt is followed by another; None for never.
         timeout: Seconds that one attempt may take; None for no limit.
         secrets: The names of the parameters whose values are masked.
+        is_open: Whether it takes keywords of any name, which may be secrets, too.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Definition:
     retry: RetryPolicy | None = None
     timeout: float | None = None
     secrets: frozenset[str] = frozenset()
+    is_open: bool = False
 
     def record(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """The arguments as a record may keep them: big values summed up, secrets masked.
@@ -53,12 +55,13 @@ class Definition:
         Raises:
             TypeError: An argument is a future.
         """
+        secrets = secrets_among(arguments) if self.is_open else self.secrets
         for value in arguments.values():  # as is_kept() does, without a call for each
             kind = type(value)
             if kind not in SCALARS and (kind is not str or len(value) > LONGEST_TEXT):
                 break
         else:
-            if not self.secrets:
+            if not secrets:
                 return arguments
         record = {}
         for name, value in arguments.items():
@@ -67,10 +70,10 @@ class Definition:
                     f"{self.kind} {self.name}() got a future as argument {name!r}: pass its value, "
                     f"{name}={name}.result()"
                 )
-            record[name] = MASKED if name in self.secrets else value if is_kept(value) else Summary(value)
+            record[name] = MASKED if name in secrets else value if is_kept(value) else Summary(value)
         return record
 
 
-def secrets_among(names: frozenset[str]) -> frozenset[str]:
+def secrets_among(names: Iterable[str]) -> frozenset[str]:
     """The names of parameters that look like those of secrets."""
     return frozenset(name for name in names if _SECRET.search(name))

@@ -49,7 +49,7 @@ class Summary:
 
     def __init__(self, value: object) -> None:
         size = getattr(value, "shape", None) if type(value).__module__.partition(".")[0] in _SHAPED else None
-        if isinstance(size, tuple):
+        if isinstance(size, tuple) and size:  # a scalar of numpy has the shape ()
             self.text = f"{type(value).__name__} {'×'.join(map(str, size))}"
         elif type(value) in (list, tuple, dict, set, frozenset, str, bytes):
             self.text = f"{type(value).__name__} of {len(value)}"  # type: ignore[arg-type]

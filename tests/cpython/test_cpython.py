@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import unittest
 from collections.abc import Generator, Iterable, Iterator
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, ClassVar
+from unittest import mock
 
 import pytest
 
@@ -148,6 +150,33 @@ def test_a_broken_one_is_caught(name: str, broken: Any, test: str) -> None:
     result = unittest.TestResult()
     suite.load(**{name: broken})[case](method).run(result)
     assert (result.testsRun, len(result.failures) + len(result.errors)) == (1, 1), result
+
+
+class _Lingering(onix.Executor):
+    """An executor that keeps its threads when it is shut down."""
+
+    made: ClassVar[list[onix.Executor]] = []
+
+    def __init__(self, max_workers: int | None = None) -> None:
+        super().__init__(max_workers)
+        self.made.append(self)  # or it would let go of them when it is deleted
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        pass
+
+
+def test_a_thread_left_behind_is_caught() -> None:
+    """CPython's check after each of its tests sees a thread of an executor that was shut down (control)."""
+    from test import support
+
+    result = unittest.TestResult()
+    with support.captured_stderr(), mock.patch.object(support.print_warning, "orig_stderr", io.StringIO()):
+        suite.load(ThreadPoolExecutor=_Lingering)["ThreadPoolExecutorTest"]("test_submit").run(result)
+    assert result.wasSuccessful()
+    assert support.environment_altered
+    support.environment_altered = False
+    while _Lingering.made:
+        onix.Executor.shutdown(_Lingering.made.pop())
 
 
 def test_the_scripts_of_the_suite_run_ours() -> None:
