@@ -50,9 +50,16 @@ class View:
         ended = all(row.finished is not None for row in rows)
         now = time.monotonic()
         if rows != self._shown or (not ended and now - self._updated >= TICK_SECONDS):
-            # In an empty context: nbclient drops updates that come with a cell's own parent.
-            contextvars.Context().run(display, self._bundle(rows), raw=True, display_id=self._display_id, update=True)
+            self._send(rows)
         return not ended
+
+    def repeat(self) -> None:
+        """Sends the final state again."""
+        self._send(self._shown)
+
+    def _send(self, rows: list[html.Row]) -> None:
+        # In an empty context: nbclient drops updates that come with a cell's own parent.
+        contextvars.Context().run(display, self._bundle(rows), raw=True, display_id=self._display_id, update=True)
 
     def _bundle(self, rows: list[html.Row]) -> dict[str, str]:
         self._shown = rows
@@ -94,6 +101,8 @@ class Refresher:
         self._views: list[View] = []
         self._thread: threading.Thread | None = None
         self._hurry = False
+        # Views that have ended since the last `flush`. Guarded by `_refreshing`.
+        self._ended: list[View] = []
         # Guards the rows that each view remembers. Held while a view is sent.
         self._refreshing = threading.RLock()
 
@@ -110,6 +119,10 @@ class Refresher:
     def flush(self) -> None:
         """Brings every view up to date at once: what a batch run saves is what a cell ends with."""
         with self._refreshing:
+            # nbclient drops what comes between two cells, which may have been the last update.
+            ended, self._ended = self._ended, []
+            for view in ended:
+                view.repeat()
             for view in list(self._views):
                 view.refresh()
 
@@ -122,6 +135,7 @@ class Refresher:
         while views := self._next():
             with self._refreshing:
                 ended = [view for view in views if not view.refresh()]
+                self._ended += ended
             with self._changed:
                 self._views = [view for view in self._views if view not in ended]
 

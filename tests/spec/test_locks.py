@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import concurrent.futures
 import contextlib
+import contextvars
 import gc
 import itertools
 import queue
@@ -371,6 +372,9 @@ def test_finalizers_may_use_onix_on_their_own_thread(call: Callable[[], Any]) ->
     freed: list[onix.Future[int]] = []
 
     def on_free() -> None:
+        contextvars.Context().run(use)  # not as a part of the run that it interrupts, which may be an action
+
+    def use() -> None:
         with onix.configure():
             future = double.start(x=1)
         future.add_done_callback(repr)
