@@ -397,4 +397,5 @@ def test_at_exit_a_call_that_does_not_end_is_left(script: Callable[..., Any], wo
     begun.wait()
     """).passes()
     # From the exit of the script to now, which is after the end of the process.
-    assert 2.5 < time.monotonic() - float(out) < 5
+    # Within 5 s on a machine that is free; a process that waited would take an hour.
+    assert 2.5 < time.monotonic() - float(out) < 30
