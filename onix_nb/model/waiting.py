@@ -191,7 +191,7 @@ def wait(
     refuse_in_child()
     timeout = checked_timeout(timeout)
     inbox = futures.take_inbox() if type(futures) is _Remaining else None
-    members: set[Future[T]] = futures if type(futures) is _Remaining else _futures(futures)
+    members: set[Future[T]] = futures if type(futures) is _Remaining else _futures(futures, "wait")
     if inbox is None or return_when != FIRST_COMPLETED:
         _refuse_beyond_seed(members, return_when)
     if return_when == FIRST_COMPLETED:
@@ -228,7 +228,7 @@ def as_completed(futures: Iterable[Future[T]], timeout: float | None = None) -> 
     refuse_in_child()
     timeout = checked_timeout(timeout)
     deadline = None if timeout is None else time.monotonic() + timeout
-    return _as_completed(_futures(futures), deadline)
+    return _as_completed(_futures(futures, "as_completed"), deadline)
 
 
 as_completed.__module__ = "onix_nb"
@@ -252,21 +252,23 @@ def _as_completed(remaining: set[Future[T]], deadline: float | None) -> Generato
             yield settled.pop()  # and keep no reference to what was yielded
 
 
-def _futures(futures: Iterable[Any]) -> set[Future[Any]]:
+def _futures(futures: Iterable[Any], caller: str) -> set[Future[Any]]:
     """The futures as a set.
 
     Raises:
         TypeError: It is no iterable, or something in it is no future of onix.
     """
     if isinstance(futures, concurrent.futures.Future) or not isinstance(futures, Iterable):
-        raise TypeError(f"wait() takes an iterable of futures, such as a list, not {futures!r}")
+        raise TypeError(f"{caller}() takes an iterable of futures, such as a list, not {futures!r}")
     if not isinstance(futures, (set, frozenset, list, tuple)):
         futures = list(futures)
     for kind in set(map(type, futures)):
         if not issubclass(kind, Future):
             other = next(member for member in futures if type(member) is kind)
-            advice = "; concurrent.futures.wait() takes both" if issubclass(kind, concurrent.futures.Future) else ""
-            raise TypeError(f"wait() takes futures that .start() returned, not {other!r}{advice}")
+            advice = (
+                f"; concurrent.futures.{caller}() takes both" if issubclass(kind, concurrent.futures.Future) else ""
+            )
+            raise TypeError(f"{caller}() takes futures that .start() returned, not {other!r}{advice}")
     return set(futures)
 
 

@@ -360,7 +360,7 @@ def test_finalizers_may_use_onix_from_another_thread(call: Callable[[], Any]) ->
     """In the middle of any call into onix, on any thread."""
     elsewhere = Elsewhere(patience=4.0)
     with collecting_everywhere(elsewhere, times=4 * EVERY):
-        for _ in range(20):
+        for _ in range(8):
             if not elsewhere.stuck:
                 call()
     elsewhere.check()
@@ -382,7 +382,7 @@ def test_finalizers_may_use_onix_on_their_own_thread(call: Callable[[], Any]) ->
         freed.append(future)
 
     def calls() -> None:
-        for _ in range(20):
+        for _ in range(8):
             call()
 
     worker = threading.Thread(target=calls, daemon=True)

@@ -358,26 +358,6 @@ def test_strict_first_completed_refuses_actions_that_are_done() -> None:
         onix.wait([future], return_when=onix.FIRST_COMPLETED)
 
 
-def test_strict_first_completed_refuses_actions_added_to_not_done(gates: Any) -> None:
-    """However they got in."""
-    gated = gates(2)
-    gated.end(0)
-    action = double.start(x=1)
-    action.result(WAIT)
-    for add in (
-        lambda futures: futures.add(action),
-        lambda futures: futures.update([action]),
-        lambda futures: futures.__ior__({action}),
-        lambda futures: futures.symmetric_difference_update({action}),
-        lambda futures: futures.__ixor__({action}),
-    ):
-        not_done = first(gated.futures).not_done
-        add(not_done)
-        assert action in not_done
-        with pytest.raises(NotImplementedError, match="double"):
-            first(not_done)
-
-
 def test_strict_first_exception_is_refused() -> None:
     """NotImplementedError says how to do it instead, and names the switch."""
     for futures in ([triple.start(x=1)], [double.start(x=1)], []):
@@ -530,19 +510,40 @@ def test_a_round_that_times_out_loses_nothing(gates: Any) -> None:
     assert first(not_done).done == ended
 
 
-def test_not_done_is_a_set(gates: Any) -> None:
+@pytest.fixture(params=["the first round", "the second round", "a round that blocked", "a round that timed out"])
+def left(request: pytest.FixtureRequest, gates: Any) -> Callable[[int], tuple[Gates, set[Any]]]:
+    """Makes flows that run, and the `not_done` of them that a wait for the first returned."""
+
+    def make(number: int) -> tuple[Gates, set[Any]]:
+        gated, ended = gates(number), gates(2)
+        if request.param != "a round that blocked":
+            ended.end(0)
+        opener = threading.Timer(0.01, ended.end, [0])
+        opener.start()
+        not_done = first([*gated.futures, *ended.futures]).not_done
+        opener.join(WAIT)
+        ended.end(1)
+        if request.param == "the first round":
+            return gated, first([*gated.futures, *ended.futures]).not_done
+        not_done = first(not_done).not_done
+        if request.param == "a round that timed out":
+            not_done = first(not_done, timeout=0.001).not_done
+        return gated, not_done
+
+    return make
+
+
+def test_not_done_is_a_set(left: Any) -> None:
     """It has all that a set has; what one makes of it are plain sets, and it does not change by itself."""
-    gated = gates(3)
-    gated.end(0)
-    not_done = first(gated.futures).not_done
-    rest = set(gated.futures[1:])
+    gated, not_done = left(2)
+    rest = set(gated.futures)
     assert isinstance(not_done, set)
     assert not_done == rest
     assert repr(not_done).startswith("{<Future gated")
-    for made in (not_done | set(), not_done & rest, not_done - set(), not_done ^ set(), not_done.copy()):
+    copies = [not_done | set(), not_done & rest, not_done - set(), not_done ^ set(), not_done.copy()]
+    for made in (*copies, copy.copy(not_done)):
         assert made == rest
         assert first(made, timeout=0.001).not_done == rest
-    assert copy.copy(not_done) == rest
     gated.end(1)
     assert not_done == rest, "a set that was returned stays as it is"
 
@@ -553,108 +554,105 @@ MUTATIONS: dict[str, Callable[[set[Any], Any], Any]] = {
     "|=": lambda futures, new: futures.__ior__({new}),
     "^=": lambda futures, new: futures.__ixor__({new}),
     "symmetric_difference_update": lambda futures, new: futures.symmetric_difference_update({new}),
-    "set.add": lambda futures, new: set.add(futures, new),
-    "set.update": lambda futures, new: set.update(futures, [new]),
 }
+
+
+@pytest.mark.parametrize("put_in", MUTATIONS.values(), ids=MUTATIONS.keys())
+def test_strict_refuses_an_action_put_into_not_done(left: Any, put_in: Callable[[set[Any], Any], Any]) -> None:
+    """However it got in."""
+    _, not_done = left(2)
+    action = double.start(x=1)
+    action.result(WAIT)
+    put_in(not_done, action)
+    assert action in not_done
+    with pytest.raises(NotImplementedError, match="double"):
+        first(not_done)
 
 
 @pytest.mark.parametrize("when", ["done already", "ends later"])
 @pytest.mark.parametrize("put_in", MUTATIONS.values(), ids=MUTATIONS.keys())
-def test_a_future_put_into_not_done_is_found(gates: Any, put_in: Callable[[set[Any], Any], Any], when: str) -> None:
+def test_a_future_put_into_not_done_is_found(left: Any, gates: Any, put_in: Any, when: str) -> None:
     """However it was put in, whether it has ended before or ends later."""
-    gated, others = gates(3), gates(1)
-    gated.end(0)
+    (gated, not_done), others = left(2), gates(1)
     if when == "done already":
         others.end(0)
-    not_done = first(gated.futures).not_done
     put_in(not_done, others.futures[0])
     others.end(0)
     done, not_done = first(not_done, timeout=5)
     assert done == set(others.futures)
-    assert not_done == set(gated.futures[1:])
-    ended = gated.end(2)
-    assert first(not_done).done == ended
+    assert not_done == set(gated.futures)
+    ended = gated.end(1)
+    assert first(not_done, timeout=5).done == ended
 
 
-def test_augmented_assignment_keeps_the_pattern(gates: Any) -> None:
+def test_augmented_assignment_keeps_the_pattern(left: Any, gates: Any) -> None:
     """`not_done |= more`, `-=`, `&=` and `^=`, as one writes them in a loop."""
-    gated, more = gates(4), gates(1)
-    gated.end(0)
-    _, not_done = first(gated.futures)
+    (gated, not_done), more = left(3), gates(1)
     not_done |= set(more.futures)
     more.end(0)
     done, not_done = first(not_done, timeout=5)
     assert done == set(more.futures)
-    not_done -= {gated.futures[1]}
-    not_done &= {gated.futures[2], gated.futures[1]}
-    gated.end(1, 3)
+    not_done -= {gated.futures[0]}
+    not_done &= {gated.futures[1], gated.futures[0]}
+    gated.end(0, 2)
     done, not_done = first(not_done, timeout=0.01)
-    assert (done, not_done) == (set(), {gated.futures[2]})
-    not_done ^= {gated.futures[2], gated.futures[3]}
-    assert first(not_done, timeout=5).done == {gated.futures[3]}
+    assert (done, not_done) == (set(), {gated.futures[1]})
+    not_done ^= {gated.futures[1], gated.futures[2]}
+    assert first(not_done, timeout=5).done == {gated.futures[2]}
 
 
 @pytest.mark.parametrize("take_out", ["remove", "discard", "difference_update", "pop"])
-def test_a_future_taken_out_of_not_done_is_not_waited_for(gates: Any, take_out: str) -> None:
+def test_a_future_taken_out_of_not_done_is_not_waited_for(left: Any, take_out: str) -> None:
     """Whether it ends or not."""
-    gated = gates(4)
-    gated.end(0)
-    not_done = first(gated.futures).not_done
+    gated, not_done = left(3)
     if take_out == "pop":
         out = not_done.pop()
     else:
-        out = gated.futures[2]
+        out = gated.futures[1]
         getattr(not_done, take_out)({out} if take_out == "difference_update" else out)
     number = gated.futures.index(out)
     gated.end(number)
     done, not_done = first(not_done, timeout=0.01)
     assert done == set()
     assert out not in not_done
-    ended = gated.end(*({1, 2, 3} - {number}))
-    assert first(not_done).done == ended
-
-
-def test_a_future_taken_out_may_come_back(gates: Any) -> None:
-    """Having ended in between."""
-    gated = gates(3)
-    gated.end(0)
-    not_done = first(gated.futures).not_done
-    not_done.remove(gated.futures[1])
-    ended = gated.end(1)
-    assert first(not_done, timeout=0.01).done == set()
-    not_done.add(gated.futures[1])
+    ended = gated.end(*({0, 1, 2} - {number}))
     assert first(not_done, timeout=5).done == ended
 
 
-def test_the_same_old_set_can_be_waited_for_twice(gates: Any) -> None:
+def test_a_future_taken_out_may_come_back(left: Any) -> None:
+    """Having ended in between."""
+    gated, not_done = left(2)
+    not_done.remove(gated.futures[0])
+    ended = gated.end(0)
+    _, not_done = first(not_done, timeout=0.01)
+    assert not_done == {gated.futures[1]}
+    not_done.add(gated.futures[0])
+    assert first(not_done, timeout=5).done == ended
+
+
+def test_the_same_old_set_can_be_waited_for_twice(left: Any) -> None:
     """Each wait finds everything in it that is done, also what an earlier wait had in its `done`."""
-    gated = gates(3)
-    gated.end(0)
-    old = first(gated.futures).not_done
-    ended = gated.end(1)
+    gated, old = left(2)
+    ended = gated.end(0)
     for _ in range(3):
-        done, not_done = first(old)
+        done, not_done = first(old, timeout=5)
         assert done == ended
-        assert not_done == {gated.futures[2]}
-    assert old == set(gated.futures[1:])
+        assert not_done == {gated.futures[1]}
+    assert old == set(gated.futures)
 
 
-def test_an_old_set_still_finds_what_ends_later(gates: Any) -> None:
-    """A second wait on it, after one that returned, blocks until another one ends if nothing in it is done."""
-    gated = gates(3)
-    gated.end(0)
-    old = first(gated.futures).not_done
+def test_an_old_set_still_finds_what_ends_later(left: Any) -> None:
+    """A second wait on it, after some that timed out, blocks until one of it ends."""
+    gated, old = left(2)
     assert first(old, timeout=0.01).done == set()
     assert first(old, timeout=0.01).done == set()
-    ended = gated.end(2)
+    ended = gated.end(1)
     assert first(old, timeout=5).done == ended
 
 
-def test_an_old_set_can_be_waited_for_by_two_threads_at_once(gates: Any) -> None:
+def test_an_old_set_can_be_waited_for_by_two_threads_at_once(left: Any) -> None:
     """Both wake."""
-    gated = gates(3)
-    gated.end(0)
-    old = first(gated.futures).not_done
+    gated, old = left(2)
     meeting, returned = threading.Barrier(3), []
 
     def wait() -> None:
@@ -665,41 +663,33 @@ def test_an_old_set_can_be_waited_for_by_two_threads_at_once(gates: Any) -> None
     for thread in threads:
         thread.start()
     meeting.wait(WAIT)
-    ended = gated.end(1)
+    ended = gated.end(0)
     for thread in threads:
         thread.join(WAIT)
     assert returned == [ended, ended]
 
 
-def test_not_done_can_be_waited_for_all(gates: Any) -> None:
+def test_not_done_can_be_waited_for_all(left: Any) -> None:
     """The documented end of a race: `wait(not_done)` before the flow returns."""
-    gated = gates(4)
-    gated.end(0)
-    not_done = first(gated.futures).not_done
-    gated.end(1)
-    _, not_done = first(not_done)
+    gated, not_done = left(3)
     gated.end_all()
-    assert onix.wait(not_done, timeout=WAIT) == (set(gated.futures[2:]), set())
+    assert onix.wait(not_done, timeout=WAIT) == (set(gated.futures), set())
 
 
-def test_waits_for_the_first_and_for_all_alternate(gates: Any) -> None:
-    """A timed wait for all in between takes nothing from the waits for the first."""
-    gated = gates(3)
-    gated.end(0)
-    not_done = first(gated.futures).not_done
-    ended = gated.end(1)
+def test_a_wait_for_all_takes_nothing_from_the_waits_for_the_first(left: Any) -> None:
+    """When it times out in between, the next round has what ended."""
+    gated, not_done = left(2)
+    ended = gated.end(0)
     assert onix.wait(not_done, timeout=0.01).done == ended
-    assert first(not_done).done == ended
+    assert first(not_done, timeout=5).done == ended
+    assert first(onix.wait(not_done, timeout=0.01).not_done, timeout=0.01).done == set()
 
 
-@pytest.mark.parametrize("size", [3, 40])
-def test_a_drain_hears_of_cancels(gates: Any, size: int) -> None:
+def test_a_drain_hears_of_cancels(left: Any) -> None:
     """A future that is cancelled between two rounds is in the `done` of the next."""
-    gated = gates(size)
-    gated.end(0)
-    not_done = first(gated.futures).not_done
+    gated, not_done = left(20)
     assert gated.futures[2].cancel(interrupt=True)
-    assert first(not_done).done == {gated.futures[2]}
+    assert first(not_done, timeout=5).done == {gated.futures[2]}
 
 
 def test_flows_that_end_all_the_time_are_drained_without_a_loss(gates: Any) -> None:
