@@ -105,11 +105,12 @@ class FlowAttempt(ThreadAttempt):
         unseen: list[Run] = []
         leaks = config.current.leaks
         quiet = leaks == "ignore" or self._stop
-        for child in list(self._children):
+        children = list(self._children)
+        for child in children:
             child._owner = self._session
             assert child.run is not None
             if child._seen == NEW:
-                child.run.leaked = True
+                child.run.leaked = not self._stop
                 leaked.append(child)
             elif child._seen == JOINED and child._exception is not None:
                 unseen.append(child.run)
@@ -117,6 +118,9 @@ class FlowAttempt(ThreadAttempt):
                 child._seen = LOOKED  # it is reported now, or never
                 self._session.consumed(child)
         self._children.clear()
+        if self._stop:  # the cancel may have looked for the children when they were gone already
+            for child in children:
+                child.cancel(interrupt=True)
         if quiet:
             return
         if unseen:

@@ -34,7 +34,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from typing import Any, Final, Protocol, TypeVar
 
 from .attempt import Attempt, current
-from .parking import block, checked_timeout, refuse_cycles, refuse_in_child, refuse_to_block
+from .parking import block, checked_timeout, checkpoint, refuse_cycles, refuse_in_child, refuse_to_block
 from .run import Run, Status, error_text
 from .waiter import Waiter
 
@@ -227,11 +227,10 @@ class Future(concurrent.futures.Future[T]):
     def __await__(self) -> Generator[Any, None, T]:
         """Waits in a coroutine. Cancelling the wait never cancels the run."""
         refuse_in_child()
+        checkpoint()
         attempt = current.get()
-        if attempt is not None:
-            attempt._checkpoint()
-            if self._attempt is attempt and attempt._runs_in(asyncio.current_task()):
-                refuse_cycles(attempt, (self,))
+        if attempt is not None and self._attempt is attempt and attempt._runs_in(asyncio.current_task()):
+            refuse_cycles(attempt, (self,))
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[None] = loop.create_future()
         if self._hear(lambda _: _wake_loop(loop, waiting)):
@@ -260,6 +259,8 @@ class Future(concurrent.futures.Future[T]):
         if self._settle(outcome, since=_UNSETTLED if interrupt and self.run is not None else _NOT_BEGUN):
             self._look()
             return True
+        if self._state == FINISHED:  # it came too late: no leak, but a failure still has to be seen
+            self._joined()
         return self.cancelled()
 
     def detach(self) -> Future[T]:
@@ -504,6 +505,7 @@ class Future(concurrent.futures.Future[T]):
         if not self.done() and not (self._block_as_stdlib(timeout) if self.run is None else self._block(timeout)):
             raise TimeoutError
         if self.cancelled():
+            checkpoint()  # who was cancelled, too, must not take it for its child's fate alone
             self._look()
             raise concurrent.futures.CancelledError
 

@@ -41,6 +41,13 @@ def refuse_in_child() -> None:
         raise ExecutorError(refusal)
 
 
+def checkpoint() -> None:
+    """Raises `RunCancelled` when the code that calls belongs to a run that was cancelled."""
+    attempt = current.get()
+    if attempt is not None:
+        attempt._checkpoint()
+
+
 def refuse_to_block() -> None:
     """Raises when this thread or process must not block."""
     refuse_in_child()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from ..errors import AttemptTimeoutError, ExecutorError, OnixError
 
@@ -40,7 +40,7 @@ class RetryPolicy:
     backoff_coefficient: float = 2.0
     maximum_interval: float | None = None
     maximum_attempts: int = 3
-    non_retryable_error_types: Sequence[str | type[BaseException]] = ()
+    non_retryable_error_types: Collection[str | type[BaseException]] = ()
 
     def __post_init__(self) -> None:
         for name, least in (("initial_interval", 0), ("backoff_coefficient", 1), ("maximum_interval", 0)):
@@ -57,8 +57,12 @@ class RetryPolicy:
         if attempts < 0:
             raise ValueError(f"RetryPolicy(maximum_attempts=...) must be 0 (no limit) or more, not {attempts}")
         types = self.non_retryable_error_types
-        if isinstance(types, str) or not all(
-            isinstance(kind, str) or (isinstance(kind, type) and issubclass(kind, BaseException)) for kind in types
+        if (
+            isinstance(types, (str, type))
+            or not isinstance(types, Collection)
+            or not all(
+                isinstance(kind, str) or (isinstance(kind, type) and issubclass(kind, BaseException)) for kind in types
+            )
         ):
             raise TypeError(
                 f"RetryPolicy(non_retryable_error_types=...) takes exception classes or their names, not {types!r}"

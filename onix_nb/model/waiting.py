@@ -17,7 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from .. import config
 from .future import SETTLED, Future, settling
-from .parking import block, checked_timeout, refuse_in_child
+from .parking import block, checked_timeout, checkpoint, refuse_in_child
 from .waiter import Waiter
 
 T = TypeVar("T")
@@ -189,6 +189,7 @@ def wait(
         ([0, 2, 4], set())
     """
     refuse_in_child()
+    checkpoint()
     timeout = checked_timeout(timeout)
     inbox = futures.take_inbox() if type(futures) is _Remaining else None
     members: set[Future[T]] = futures if type(futures) is _Remaining else _futures(futures, "wait")
@@ -226,6 +227,7 @@ def as_completed(futures: Iterable[Future[T]], timeout: float | None = None) -> 
         [2, 4]
     """
     refuse_in_child()
+    checkpoint()
     timeout = checked_timeout(timeout)
     deadline = None if timeout is None else time.monotonic() + timeout
     return _as_completed(_futures(futures, "as_completed"), deadline)
