@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -11,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -116,3 +120,34 @@ class Script:
 def script(tmp_path: Path) -> Callable[[str], Script]:
     """Makes a `Script` of Python source."""
     return lambda source: Script(tmp_path / "script.py", source)
+
+
+class Interleaved:
+    """Traces a thread, and lets others go first at some of its instructions.
+
+    A short switch interval alone is not enough: a call that takes a few microseconds is over before
+    another thread has woken up.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed).random
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
+        module = frame.f_globals.get("__name__", "")
+        if not module.startswith(("onix_nb", "tests.")):
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        if event == "opcode" and self._random() < 0.02:
+            time.sleep(1e-6)
+        return self
+
+
+@pytest.fixture
+def interleaved() -> Callable[[], Interleaved | None]:
+    """Makes functions for `sys.settrace`, each with other pauses; the same ones in each run of the test.
+
+    None on Python 3.12, which crashes when several threads trace instructions; races are rarer there.
+    """
+    seeds = itertools.count()
+    return lambda: None if sys.version_info[:2] == (3, 12) else Interleaved(next(seeds))

@@ -17,6 +17,7 @@ from concurrent.futures import Future as StdlibFuture
 from contextvars import Context
 from typing import Any, Final
 
+from ..errors import RunCancelled
 from ..model import parking
 from ..model.attempt import Attempt, current
 from ..model.definition import Definition
@@ -78,7 +79,9 @@ class Loop(asyncio.SelectorEventLoop):
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Logs, except what the exit of the process leaves behind."""
-        if "was destroyed but it is pending" not in str(context.get("message")):
+        # A cancelled flow may end by the asynchronous exception before the cancel of its task.
+        cancelled = isinstance(context.get("exception"), RunCancelled)
+        if not cancelled and "was destroyed but it is pending" not in str(context.get("message")):
             super().call_exception_handler(context)
 
 
@@ -108,7 +111,13 @@ class ActionLoop:
         self._loop = Loop()
         # Attempts on their way to the loop, which fetches all that have come whenever it is called.
         self._arriving: deque[LoopAttempt] = deque()
+        self._closed = False
         threading.Thread(target=self._run, name="onix-loop", daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the thread of a loop that nobody uses."""
+        self._closed = True
+        self.call(self._loop.stop)
 
     def submit(self, attempt: LoopAttempt) -> None:
         """Starts the attempt on the loop; from any thread."""
@@ -122,11 +131,13 @@ class ActionLoop:
     def _run(self) -> None:
         parking.loop_threads[get_ident()] = _ADVICE
         asyncio.set_event_loop(self._loop)
-        while True:
+        while not self._closed:
             try:
                 self._loop.run_forever()
             except (SystemExit, KeyboardInterrupt):  # of a task that an action made; asyncio lets them through
                 _log.exception("a task of an async action raised")
+        del parking.loop_threads[get_ident()]
+        self._loop.close()
 
     def _fetch(self) -> None:
         while self._arriving:

@@ -21,7 +21,7 @@ from contextvars import Context
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ..errors import AttemptTimeoutError, ExecutorError, RunCancelled
+from ..errors import AttemptTimeoutError, RunCancelled
 from ..model.attempt import Attempt, current
 from ..model.definition import Definition
 from ..model.future import Future, Owner, settling
@@ -235,7 +235,7 @@ def start(
     """Puts an attempt into the accounts of its owner, and brings it to where it runs.
 
     Raises:
-        ExecutorError: The system has no thread for it; the run is then cancelled.
+        RuntimeError: `submit` refused it; the run is then cancelled.
     """
     future: Future[Any] = Future(attempt.run, arguments, owner, attempt)
     attempt._future = future
@@ -243,7 +243,7 @@ def start(
     owner.opened(future)
     try:
         submit()
-    except ExecutorError:
+    except RuntimeError:
         future.cancel()
         raise
     return future

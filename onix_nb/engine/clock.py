@@ -10,9 +10,13 @@ import contextlib
 import heapq
 import itertools
 import logging
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+
+from ..model.waiter import Waiter
 
 _log = logging.getLogger(__name__)
 
@@ -31,27 +35,33 @@ class Alarm:
 
 
 class Clock:
-    """A thread that sleeps until the earliest alarm."""
+    """A thread that sleeps until the earliest alarm.
+
+    Alarms are put into `_arriving`, an atomic deque, from which the thread sorts them into its own
+    heap. So no lock is held while anything is allocated or called.
+    """
 
     def __init__(self) -> None:
-        # Guards `_alarms` and `_started`; notified when an alarm becomes the earliest. Not held
-        # while a callback runs. Re-entrant, for a finalizer that schedules something.
-        self._changed = threading.Condition(threading.RLock())
-        self._alarms: list[tuple[float, int, Alarm]] = []
-        self._started = False
+        self._arriving: deque[tuple[float, int, Alarm]] = deque()
+        self._alarms: list[tuple[float, int, Alarm]] = []  # the thread's own
+        # Until when the thread means to sleep. It is written before the last look into `_arriving`,
+        # and read after an alarm was put there: one of the two sees the other.
+        self._until = math.inf
+        self._waiter = Waiter()
         self._order = itertools.count()
+        self._started = False
+        # Guards `_started`. No call is made under it.
+        self._starting = threading.Lock()
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Alarm:
         """Calls `callback` on the clock's thread in `seconds`."""
         alarm = Alarm(callback)
-        entry = (time.monotonic() + min(seconds, threading.TIMEOUT_MAX / 2), next(self._order), alarm)
-        with self._changed:
-            heapq.heappush(self._alarms, entry)
-            if not self._started:
-                with contextlib.suppress(RuntimeError):  # refused, or the interpreter exits: the next call tries again
-                    self.start()
-            elif self._alarms[0] is entry:
-                self._changed.notify()
+        when = time.monotonic() + min(seconds, threading.TIMEOUT_MAX / 2)
+        self._arriving.append((when, next(self._order), alarm))
+        with contextlib.suppress(RuntimeError):  # refused, or the interpreter exits: the next call tries again
+            self.start()
+        if when < self._until:
+            self._waiter.wake()
         return alarm
 
     def start(self) -> None:
@@ -60,10 +70,17 @@ class Clock:
         Raises:
             RuntimeError: The system has no thread for it.
         """
-        with self._changed:
-            if not self._started:
+        if self._started:
+            return
+        with self._starting:
+            first = not self._started
+            self._started = True
+        if first:
+            try:
                 _thread.start_new_thread(self._run, ())  # nobody joins it, so `threading` need not know it
-                self._started = True
+            except RuntimeError:
+                self._started = False
+                raise
 
     def _run(self) -> None:
         while True:
@@ -77,12 +94,13 @@ class Clock:
 
     def _next(self) -> Alarm:
         """Blocks until the earliest alarm is due, and takes it."""
-        with self._changed:
-            while True:
-                if not self._alarms:
-                    self._changed.wait()
-                    continue
-                seconds = self._alarms[0][0] - time.monotonic()
-                if seconds <= 0:
-                    return heapq.heappop(self._alarms)[2]
-                self._changed.wait(seconds)
+        while True:
+            while self._arriving:
+                heapq.heappush(self._alarms, self._arriving.popleft())
+            self._until = self._alarms[0][0] if self._alarms else math.inf
+            if self._arriving:
+                continue
+            seconds = self._until - time.monotonic()
+            if seconds <= 0:
+                return heapq.heappop(self._alarms)[2]
+            self._waiter.park(None if seconds == math.inf else seconds)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import sys
-import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from .. import config
 from ..errors import ExecutorError
-from ..model import parking
+from ..model import process
 from ..model.attempt import current
 from ..model.definition import Definition
 from ..model.future import Future
@@ -78,8 +77,6 @@ class Executor(concurrent.futures.Executor):
         self._max_workers = max_workers
         self._pool = Pool("executor", max_workers)
         self._calls = _Calls()
-        # Guards `_shut_down` against a submit at the same time. Re-entrant, for a finalizer.
-        self._submitting = threading.RLock()
         self._shut_down = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -91,15 +88,24 @@ class Executor(concurrent.futures.Executor):
         """
         name = getattr(fn, "__name__", None) or type(fn).__name__
         definition = Definition(name, "call", functools.partial(_call, fn, args, kwargs), is_open=True)
-        with self._submitting:
-            if self._shut_down:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            session = _live()
-            shown = {**{f"arg{position}": value for position, value in enumerate(args)}, **kwargs}
-            run = new_run(session, current.get(), definition, shown, sys._getframe(1))
-            self._calls.session = session
-            attempt = ActionAttempt(definition, run, copy_context(), session.clock, self._pool)
-            return start(attempt, {}, self._calls, session.unfinished, attempt._submit)
+        self._refuse_after_shutdown()
+        session = _live()
+        shown = {**{f"arg{position}": value for position, value in enumerate(args)}, **kwargs}
+        run = new_run(session, current.get(), definition, shown, sys._getframe(1))
+        self._calls.session = session
+        attempt = ActionAttempt(definition, run, copy_context(), session.clock, self._pool)
+
+        def submit() -> None:
+            # Once more, now that the call is in the accounts: either this sees the shutdown, or
+            # the shutdown sees the call.
+            self._refuse_after_shutdown()
+            attempt._submit()
+
+        return start(attempt, {}, self._calls, session.unfinished, submit)
+
+    def _refuse_after_shutdown(self) -> None:
+        if self._shut_down:
+            raise RuntimeError("cannot schedule new futures after shutdown")
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accepts no more calls.
@@ -108,8 +114,7 @@ class Executor(concurrent.futures.Executor):
             wait: Block until the calls that were submitted have ended.
             cancel_futures: Cancel those that have not begun.
         """
-        with self._submitting:
-            self._shut_down = True
+        self._shut_down = True
         calls = list(self._calls.unfinished)
         if cancel_futures:
             for future in calls:
@@ -137,6 +142,6 @@ def _live() -> Session:
     try:
         return live()
     except ExecutorError:
-        if parking.refusal is not None:
+        if process.refusal is not None:
             raise
         raise RuntimeError("cannot schedule new futures after interpreter shutdown") from None

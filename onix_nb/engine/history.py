@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
 from ..model.future import Future
-from ..model.parking import refuse_in_child
+from ..model.process import refuse_in_child
 from ..model.run import Run
 from .session import live
 

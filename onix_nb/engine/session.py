@@ -7,6 +7,7 @@ extension leave what runs alone. `live()` gives it, made at the first call.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import threading
 import time
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 from .. import config
 from ..errors import ExecutorError, UnseenFailureWarning
-from ..model import parking
+from ..model import process
 from ..model.future import LOOKED, Future, settling
 from ..model.run import Run
 from ..model.waiting import wait_all
@@ -57,8 +58,8 @@ class Session:
         # Failed runs that cells started and nobody looked at, in the order of failing.
         self._unseen: dict[Run, None] = {}
         self._loop: ActionLoop | None = None
-        # Guards the making of `_loop`.
-        self._making = threading.RLock()
+        # Guards the choice of `_loop`; nothing is made under it.
+        self._choosing = threading.Lock()
 
     # The owner of what cells start.
 
@@ -124,11 +125,19 @@ class Session:
 
     def loop(self) -> ActionLoop:
         """The background event loop, started at the first call."""
-        if self._loop is None:
-            with self._making:
-                if self._loop is None:
-                    self._loop = ActionLoop()
-        return self._loop
+        if self._loop is not None:
+            return self._loop
+        try:
+            new = ActionLoop()
+        except RuntimeError as error:
+            raise ExecutorError(f"the system has no thread for the event loop of async actions: {error}") from error
+        with self._choosing:
+            loop = self._loop
+            if loop is None:
+                self._loop = loop = new
+        if loop is not new:  # another thread was first
+            new.close()
+        return loop
 
     # The end.
 
@@ -163,8 +172,8 @@ class Gate:
     def __init__(self, pool: Pool, limit: int | None) -> None:
         self._pool = pool
         self._limit = limit
-        # Guards `_running` and `_waiting`. Re-entrant, for a finalizer that starts a flow.
-        self._lock = threading.RLock()
+        # Guards `_running`. No call is made under it: from Python 3.12 on a call may collect garbage.
+        self._lock = threading.Lock()
         self._running = 0
         self._waiting: deque[Any] = deque()
 
@@ -187,11 +196,20 @@ class Gate:
                     self._running -= 1
 
     def _next(self) -> Any:
-        with self._lock:
-            if not self._waiting or (self._limit is not None and self._running >= self._limit):
+        while self._waiting:
+            limit = self._limit
+            with self._lock:
+                free = limit is None or self._running < limit
+                if free:
+                    self._running += 1
+            if not free:
                 return None
-            self._running += 1
-            return self._waiting.popleft()
+            try:
+                return self._waiting.popleft()
+            except IndexError:  # another thread took it; look again for one that found no place meanwhile
+                with self._lock:
+                    self._running -= 1
+        return None
 
     def _leave(self, _: Future[Any]) -> None:
         with self._lock:
@@ -225,41 +243,64 @@ def live() -> Session:
     return _session if _session is not None else _create()
 
 
-# Guards the making of `_session`. Re-entrant, for a finalizer that starts something.
-_making = threading.RLock()
+# Guards the choice of `_session`; nothing is made under it.
+_choosing = threading.Lock()
 
 
 def _create() -> Session:
     global _session
-    parking.refuse_in_child()
+    process.refuse_in_child()
     if _exiting:
         raise ExecutorError("cannot start anything: the interpreter is exiting")
-    with _making:
-        if _session is None:
-            _session = Session()
-        return _session
+    new = Session()  # it has no threads yet: of two, one is just dropped
+    with _choosing:
+        session = _session
+        if session is None:
+            _session = session = new
+    return session
 
 
 def _shut_down() -> None:
     """At interpreter exit: ends the session, if there is one, within a few seconds."""
     global _session, _exiting
-    session, _session, _exiting = _session, None, parking.refusal is None
+    session, _session, _exiting = _session, None, process.refusal is None
     if session is not None:
         session.shut_down()
+
+
+# One fork at a time; and whether garbage was collected before it.
+_forking = threading.RLock()
+_collected = True
+
+
+def _before_fork() -> None:
+    """Takes `settling`, so that no other thread holds it in the child, and lets no finalizer run under it."""
+    global _collected
+    _forking.acquire()
+    _collected = gc.isenabled()
+    gc.disable()
+    settling.acquire()
+
+
+def _after_fork() -> None:
+    settling.release()
+    if _collected:
+        gc.enable()
+    _forking.release()
 
 
 def _forbid_in_child() -> None:
     global _session
     _session = None
-    parking.refusal = (
+    process.refusal = (
         "onix does not work in a forked child process: its threads stayed in the parent. "
         "Call plain functions here, or use subprocess or the spawn method"
     )
-    settling.release()
+    _after_fork()
 
 
 def _resize(settings: config.Settings) -> None:
-    parking.refuse_in_child()
+    process.refuse_in_child()
     if _session is not None:
         _session.actions.resize(settings.workers)
         _session.gate.resize(settings.max_flows)
@@ -271,9 +312,8 @@ if "_registered" not in globals():  # once, also when this module is reloaded
     _registered = True
     atexit.register(lambda: _shut_down())
     if hasattr(os, "register_at_fork"):
-        # `settling` is taken around the fork, so that no other thread holds it in the child.
         os.register_at_fork(
-            before=settling.acquire,
-            after_in_parent=settling.release,
+            before=lambda: _before_fork(),
+            after_in_parent=lambda: _after_fork(),
             after_in_child=lambda: _forbid_in_child(),
         )

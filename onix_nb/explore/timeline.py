@@ -3,79 +3,77 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ..engine.history import Runs
 from ..engine.history import runs as all_runs
 from ..model.future import Future
-from ..model.run import Run, Status
+from ..model.run import Run
 from ..model.waiting import DoneAndNotDone
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, which people with any kind of colour vision can tell apart.
-COLOURS: Final[dict[Status, str]] = {
-    "pending": "#999999",
+COLOURS: Final[dict[str, str]] = {
     "running": "#0072b2",
     "succeeded": "#009e73",
     "failed": "#d55e00",
     "cancelled": "#cc79a7",
 }
-# How many names fit at the left; of more rows, every n-th is named.
-MOST_LABELS: Final = 60
+QUEUED: Final = "#d9d9d9"
+# An attempt that another one followed: the colour of failures, on white.
+RETRIED: Final = "#e69566"
+# In the order of the legend.
+LEGEND: Final[dict[str, str]] = {"queued": QUEUED, "failed attempt": RETRIED, **COLOURS}
+MOST_LABELS: Final = 60  # so many names fit at the left; of more rows, every n-th is named
+MOST_WITH_GAPS: Final = 200  # of more rows, bars touch each other
+LONGEST_NAME: Final = 40
+
+
+class Segment(NamedTuple):
+    """A stretch of a run's time, in seconds of the monotonic clock; its kind is that of the legend."""
+
+    kind: str
+    begun: float
+    ended: float
 
 
 def timeline(runs: Any = None, *, ax: Axes | None = None) -> Axes:
     """Draws runs on given Axes or on new ones; `onix.timeline` describes it."""
+    rows = nested(_chosen(runs))
     if ax is None:
         from matplotlib import pyplot
 
-        chosen = nested(_chosen(runs))
-        _, ax = pyplot.subplots(figsize=(9, min(12.0, 1.4 + 0.26 * len(chosen))), layout="constrained")
-    else:
-        chosen = nested(_chosen(runs))
-    now = time.monotonic()
-    origin = min((run.queued for run, _ in chosen), default=now)
-    for row, (run, _) in enumerate(chosen):
-        _draw(ax, row, run, origin, now)
-    step = -(-len(chosen) // MOST_LABELS) or 1
-    ax.set_yticks(
-        range(0, len(chosen), step),
-        [f"{'   ' * depth}{run.name}" for run, depth in chosen[::step]],
-        ha="left",
-        family="monospace",
-    )
-    _tidy(ax, len(chosen))
-    present = {run.status for run, _ in chosen}
-    handles = [_patch(colour, status) for status, colour in COLOURS.items() if status in present]
-    if handles:
-        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+        _, ax = pyplot.subplots(figsize=(9, min(12.0, 1.4 + 0.26 * len(rows))), layout="constrained")
+    _draw(ax, [run for run, _ in rows])
+    step = -(-len(rows) // MOST_LABELS) or 1
+    _name(ax, range(0, len(rows), step), [label(run, depth) for run, depth in rows[::step]])
+    _tidy(ax, len(rows))
     return ax
 
 
-def _chosen(runs: Any) -> list[Run]:
-    """The runs that a caller named.
+def _chosen(runs: Any) -> Sequence[Run]:
+    """The runs that a caller named, in order of starting.
 
     Raises:
         TypeError: Something is neither a future nor a run.
     """
     if runs is None:
-        return list(all_runs())
-    if isinstance(runs, DoneAndNotDone):
-        members: Iterable[Any] = [*runs.done, *runs.not_done]
-    elif isinstance(runs, (Run, Future)):
-        members = [runs]
-    else:
-        members = runs if isinstance(runs, Runs) else list(runs)
-    chosen = []
-    for member in members:
-        run = member.run if isinstance(member, Future) else member
-        if not isinstance(run, Run):
-            raise TypeError(f"timeline() takes futures that .start() returned, or runs, not {member!r}")
-        chosen.append(run)
+        runs = all_runs()
+    elif isinstance(runs, DoneAndNotDone):
+        runs = [*runs.done, *runs.not_done]
+    elif isinstance(runs, Future) or not isinstance(runs, Iterable):
+        runs = [runs]
+    chosen = {_run_of(member): None for member in runs}
     return sorted(chosen, key=lambda run: run.id)
+
+
+def _run_of(member: Any) -> Run:
+    run = member.run if isinstance(member, Future) else member
+    if not isinstance(run, Run):
+        raise TypeError(f"timeline() takes futures that .start() returned, or runs, not {member!r}")
+    return run
 
 
 def nested(chosen: Sequence[Run]) -> list[tuple[Run, int]]:
@@ -83,9 +81,11 @@ def nested(chosen: Sequence[Run]) -> list[tuple[Run, int]]:
     among = set(chosen)
     children: dict[Run | None, list[Run]] = {}
     for run in chosen:
-        children.setdefault(run.parent if run.parent in among else None, []).append(run)
-    rows = []
-    stack = [(run, 0) for run in reversed(children.get(None, []))]
+        above = run.parent
+        while above is not None and above not in among:
+            above = above.parent
+        children.setdefault(above, []).append(run)
+    rows, stack = [], [(run, 0) for run in reversed(children.get(None, []))]
     while stack:
         run, depth = stack.pop()
         rows.append((run, depth))
@@ -93,32 +93,57 @@ def nested(chosen: Sequence[Run]) -> list[tuple[Run, int]]:
     return rows
 
 
-def _draw(ax: Axes, row: int, run: Run, origin: float, now: float) -> None:
-    """One row: the time in the queue lightly, earlier attempts, and the last one in its status's colour."""
-    colour = COLOURS[run.status]
+def label(run: Run, depth: int) -> str:
+    """A run's name, indented, of bounded length, on one line."""
+    name = " ".join(run.name.split())
+    return "   " * depth + (name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…")
+
+
+def segments(run: Run, now: float) -> Iterator[Segment]:
+    """In the queue, the attempts that another one followed, and the last one; unfinished ones up to `now`."""
     ended = now if run.finished is None else run.finished
-    began = ended if run.started is None else run.started
-    ax.barh(row, began - run.queued, left=run.queued - origin, height=0.62, color=colour, alpha=0.25)
+    begun = ended if run.started is None else run.started
+    yield Segment("queued", run.queued, begun)
     for span in run.spans or ():
-        width = span.finished - span.started
-        ax.barh(row, width, left=span.started - origin, height=0.62, color=COLOURS["failed"], alpha=0.7)
-        began = max(began, span.finished)
-    if run.started is not None:
-        ax.barh(row, ended - began, left=began - origin, height=0.62, color=colour)
+        yield Segment("failed attempt", span.started, span.finished)
+        begun = span.finished
+    status = run.status
+    if status != "pending":
+        yield Segment(status, min(begun, ended), ended)
+
+
+def _draw(ax: Axes, runs: Sequence[Run]) -> None:
+    """The bars and the legend. One call for each kind, because a call takes a millisecond."""
+    now = time.monotonic()
+    origin = min((run.queued for run in runs), default=now)
+    drawn: dict[str, list[tuple[int, Segment]]] = {}
+    for row, run in enumerate(runs):
+        for segment in segments(run, now):
+            drawn.setdefault(segment.kind, []).append((row, segment))
+    gaps = len(runs) <= MOST_WITH_GAPS
+    height = 0.62 if gaps else 1.0
+    for kind, colour in LEGEND.items():
+        if bars := drawn.get(kind):
+            edge = colour if gaps and kind in COLOURS else "none"  # what ended at once is a line
+            ys, widths = [row for row, _ in bars], [bar.ended - bar.begun for _, bar in bars]
+            lefts = [bar.begun - origin for _, bar in bars]
+            ax.barh(ys, widths, height, lefts, color=colour, edgecolor=edge, linewidth=0.8, label=kind)
+    ax.set_xlim(0, None if runs else 1)
+    if runs:
+        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+
+
+def _name(ax: Axes, rows: Sequence[int], names: Sequence[str]) -> None:
+    """The names, their left edges in line: what is indented is below what is not."""
+    ax.set_yticks(rows, names, ha="left", family="monospace", parse_math=False)
+    sizes = [text.get_fontproperties().get_size_in_points() for text in ax.get_yticklabels()]
+    ax.tick_params(axis="y", length=0, pad=4 + 0.602 * max(sizes, default=0) * max(map(len, names), default=0))
 
 
 def _tidy(ax: Axes, rows: int) -> None:
-    ax.set_ylim(max(rows, 1) - 0.4, -0.6)
+    ax.set_ylim(max(rows, 2) - 0.4, -0.6)
     ax.set_xlabel("seconds")
-    ax.margins(x=0.01)
     ax.grid(axis="x", alpha=0.25)
     ax.set_axisbelow(True)
-    ax.tick_params(axis="y", length=0, pad=4 + 6 * max((len(t.get_text()) for t in ax.get_yticklabels()), default=0))
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
-
-
-def _patch(colour: str, label: str) -> Any:
-    from matplotlib.patches import Patch
-
-    return Patch(color=colour, label=label)

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 from ..errors import RunCancelled
+from .process import refuse_in_child
 from .run import Run
 from .waiter import Waiter
 
@@ -129,6 +130,7 @@ def current_run() -> Attempt | None:
         >>> who()
         'who'
     """
+    refuse_in_child()
     attempt = current.get()
     if attempt is not None:
         attempt._checkpoint()

@@ -34,7 +34,8 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from typing import Any, Final, Protocol, TypeVar
 
 from .attempt import Attempt, current
-from .parking import block, checked_timeout, checkpoint, refuse_cycles, refuse_in_child, refuse_to_block
+from .parking import block, checked_timeout, checkpoint, refuse_cycles, refuse_to_block
+from .process import refuse_in_child
 from .run import Run, Status, error_text
 from .waiter import Waiter
 
@@ -377,8 +378,8 @@ class Future(concurrent.futures.Future[T]):
 
     def _commit(self, state: str) -> None:
         """Steps 2 and 3 for a claimed future, and waking its watchers. Running it again does no harm."""
-        if self._watchers is not None and state != CANCELLED:
-            for watcher in self._watchers[:]:
+        if state != CANCELLED:
+            for watcher in list(self._watchers or ()):
                 watcher.arriving(self)
         watchers = None
         with settling:
@@ -428,10 +429,9 @@ class Future(concurrent.futures.Future[T]):
 
     def _watch(self, watcher: Watcher) -> bool:
         """Attaches a watcher. False when the future has settled already."""
-        if self._watchers is not None:
-            for other in self._watchers[:]:
-                if other.stale:
-                    self._unwatch(other)
+        for other in list(self._watchers or ()):
+            if other.stale:
+                self._unwatch(other)
         one = [watcher]
         with settling:
             settled = self._state == FINISHED or self._state == CANCELLED_AND_NOTIFIED

@@ -7,16 +7,14 @@ import time
 from _thread import get_ident
 from collections.abc import Callable, Sequence
 
-from ..errors import DeadlockError, ExecutorError
+from ..errors import DeadlockError
 from .attempt import Attempt, Awaited, current
+from .process import refuse_in_child
 from .waiter import Waiter
 
 # Threads that must not block because they run an event loop that others wait for; the value
 # says what to do instead. Written by the thread itself.
 loop_threads: dict[int, str] = {}
-
-# Why nothing may block or start any more in this process; None while all is well.
-refusal: str | None = None
 
 
 def checked_timeout(timeout: float | None) -> float | None:
@@ -33,12 +31,6 @@ def checked_timeout(timeout: float | None) -> float | None:
     if math.isnan(timeout) or timeout < 0:
         raise ValueError(f"timeout must be 0 or more seconds, not {timeout!r}")
     return timeout
-
-
-def refuse_in_child() -> None:
-    """Raises in a forked child, where the threads that would do the work do not exist."""
-    if refusal is not None:
-        raise ExecutorError(refusal)
 
 
 def checkpoint() -> None:

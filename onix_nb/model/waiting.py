@@ -17,7 +17,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from .. import config
 from .future import SETTLED, Future, settling
-from .parking import block, checked_timeout, checkpoint, refuse_in_child
+from .parking import block, checked_timeout, checkpoint
+from .process import refuse_in_child
 from .waiter import Waiter
 
 T = TypeVar("T")
