@@ -183,6 +183,7 @@ class Future(concurrent.futures.Future[T]):
         Raises:
             TimeoutError: `timeout` seconds passed; the run goes on.
             concurrent.futures.CancelledError: The run was cancelled.
+            RunCancelled: The run that asks was cancelled itself.
             DeadlockError: The wait could never end.
             Exception: What the function raised: the same object, with its traceback.
         """
@@ -191,6 +192,9 @@ class Future(concurrent.futures.Future[T]):
             self._join(timeout)
         if self._seen != LOOKED:
             self._look()
+        attempt = current.get()
+        if attempt is not None and attempt.cancelled:
+            attempt._checkpoint()
         if self._exception is not None:
             try:
                 raise self._exception
@@ -207,12 +211,16 @@ class Future(concurrent.futures.Future[T]):
         Raises:
             TimeoutError: `timeout` seconds passed; the run goes on.
             concurrent.futures.CancelledError: The run was cancelled.
+            RunCancelled: The run that asks was cancelled itself.
             DeadlockError: The wait could never end.
         """
         if self._state != FINISHED or timeout is not None:
             self._join(timeout)
         if self._seen != LOOKED:
             self._look()
+        attempt = current.get()
+        if attempt is not None and attempt.cancelled:
+            attempt._checkpoint()
         return self._exception
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:

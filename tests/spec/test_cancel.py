@@ -894,3 +894,36 @@ def test_cancelled_becomes_true_in_all_code_of_a_flow() -> None:
     go.set()
     assert eventually(lambda: len(seen) == 2)
     assert seen == [(False, False), (True, True)]
+
+
+@pytest.mark.parametrize("ask", ["result", "exception"])
+def test_asking_a_finished_future_in_a_cancelled_run_raises(ask: str) -> None:
+    """Also an outcome that is there already is not handed to a run that was cancelled."""
+    begun, cancelled = threading.Event(), threading.Event()
+    heard: list[BaseException] = []
+
+    @onix.action
+    def one() -> int:
+        return 1
+
+    @onix.flow
+    def asks() -> None:
+        finished = one.start()
+        finished.result()
+        begun.set()
+        assert cancelled.wait(30)
+        try:
+            getattr(finished, ask)()
+        except BaseException as error:
+            heard.append(error)
+            ended.set()
+            raise
+        ended.set()
+
+    ended = threading.Event()
+    future = asks.start()
+    assert begun.wait(30)
+    assert future.cancel(interrupt=True)
+    cancelled.set()
+    assert ended.wait(30)
+    assert [type(error) for error in heard] == [onix.errors.RunCancelled]
