@@ -352,8 +352,9 @@ def collecting_everywhere(on_free: Callable[[], Any], times: int) -> Iterator[No
     """Frees garbage at almost every allocation in the block, on whichever thread makes it."""
     threshold = gc.get_threshold()
     gc.collect()
-    gc.set_threshold(1)
-    Garbage(on_free, times)
+    gc.set_threshold(0)
+    Garbage(on_free, times)  # a collection in here would make it old, so never collected again
+    gc.set_threshold(1, *threshold[1:])
     try:
         yield
     finally:
@@ -366,9 +367,10 @@ def test_finalizers_may_use_onix_from_another_thread(call: Callable[[], Any]) ->
     """In the middle of any call into onix, on any thread."""
     elsewhere = Elsewhere(patience=4.0)
     with collecting_everywhere(elsewhere, times=4 * EVERY):
-        for _ in range(8):
-            if not elsewhere.stuck:
-                call()
+        for turn in range(2000):  # a short call may take many until something is collected in it
+            if elsewhere.stuck or (turn >= 8 and elsewhere.called):
+                break
+            call()
     elsewhere.check()
 
 
@@ -388,7 +390,9 @@ def test_finalizers_may_use_onix_on_their_own_thread(call: Callable[[], Any]) ->
         freed.append(future)
 
     def calls() -> None:
-        for _ in range(8):
+        for turn in range(2000):
+            if turn >= 8 and freed:
+                break
             call()
 
     worker = threading.Thread(target=calls, daemon=True)
