@@ -50,6 +50,7 @@ class Clock:
         self._waiter = Waiter()
         self._order = itertools.count()
         self._started = False
+        self._stopped = False
         # Guards `_started`. No call is made under it.
         self._starting = threading.Lock()
 
@@ -82,10 +83,14 @@ class Clock:
                 self._started = False
                 raise
 
+    def stop(self) -> None:
+        """No more calls are made."""
+        self._stopped = True
+
     def _run(self) -> None:
         while True:
             callback = self._next().callback
-            if callback is not None:
+            if callback is not None and not self._stopped:
                 try:
                     callback()
                 except Exception:

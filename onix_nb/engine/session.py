@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import os
+import sys
 import threading
 import time
 import warnings
 from collections import deque
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from .. import config
 from ..errors import ExecutorError, UnseenFailureWarning
@@ -33,7 +35,7 @@ ARCHIVED_RUNS: Final = 10_000
 
 # At exit: seconds for the calls of `onix.Executor` to end, then for interrupted runs to stop.
 EXIT_GRACE: Final = 3.0
-STOP_GRACE: Final = 1.0
+STOP_GRACE: Final = 0.5
 
 
 class Session:
@@ -146,24 +148,45 @@ class Session:
         calls = [future for run, future in self.unfinished.copy().items() if future and run.kind == "call"]
         wait_all(calls, EXIT_GRACE)
         self.report(self.unseen())
+        # Threads are asked to stop, not made to: an asynchronous exception may leave a library's lock
+        # held, such as one that `logging` waits for at exit.
+        self.clock.stop()
         attempts = [future._attempt for future in self.futures()]
         for future in self.futures():
             future.cancel(interrupt=True)
-        _stop([attempt for attempt in attempts if isinstance(attempt, ThreadAttempt)])
+        _wait_for_threads([attempt for attempt in attempts if isinstance(attempt, ThreadAttempt)])
 
 
-def _stop(attempts: list[ThreadAttempt]) -> None:
-    """Raises in the attempts that are inside a function, and waits a little for their threads.
-
-    A thread that prints while the interpreter ends would abort the process; one that is stuck in
-    a system call does no harm.
-    """
-    for attempt in attempts:
-        attempt._raise_inside()
+def _wait_for_threads(attempts: list[ThreadAttempt]) -> None:
+    """Gives the attempts that are inside a function a little time to leave it."""
     deadline = time.monotonic() + STOP_GRACE
     nap = threading.Event()
-    while any(attempt._thread is not None for attempt in attempts) and time.monotonic() < deadline:
+    while any(attempt._thread is not None for attempt in attempts):
+        if time.monotonic() > deadline:
+            for name in ("stdout", "__stdout__", "stderr", "__stderr__"):
+                _unbuffer(name)
+            return
         nap.wait(0.01)
+
+
+def _unbuffer(name: str) -> None:
+    """Replaces a standard stream by one without a buffer, as with `python -u`.
+
+    A buffer has a lock. The interpreter aborts when a thread that prints has it at the very end.
+    """
+    stream = getattr(sys, name)
+    if isinstance(stream, io.TextIOWrapper) and isinstance(stream.buffer, io.BufferedWriter):
+        stream.flush()
+        raw = cast(io.BufferedWriter, stream.buffer.raw)
+        setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, stream.errors, write_through=True))
+        _keep_for_ever(stream)
+
+
+def _keep_for_ever(value: object) -> None:
+    """The interpreter never frees `value`, not even when it ends."""
+    import ctypes  # only when needed: it takes some milliseconds
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
 class Gate:

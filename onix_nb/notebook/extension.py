@@ -18,6 +18,7 @@ from .cells import Landings, next_number
 from .magics import OnixMagics
 
 ALIAS = "onix"
+EXIT_FLUSH = 0.5  # seconds
 
 
 class Extension:
@@ -39,12 +40,14 @@ class Extension:
         formatter.for_type(Runs, _show_runs)
         self._shell.events.register("pre_run_cell", self._before_cell)
         self._shell.events.register("post_run_cell", self._after_cell)
+        self._shell.observe(self._on_exit, "exit_now")
         self._alias()
         # The cell that loads the extension may start runs, too.
         live().cell = f"In [{next_number(self._shell) - 1}]"
 
     def unload(self) -> None:
         """Leaves IPython as it was before `load`."""
+        self._shell.unobserve(self._on_exit, "exit_now")
         self._shell.events.unregister("pre_run_cell", self._before_cell)
         self._shell.events.unregister("post_run_cell", self._after_cell)
         formatter = self._shell.display_formatter.ipython_display_formatter  # type: ignore[union-attr]
@@ -72,6 +75,10 @@ class Extension:
         sys.modules[ALIAS] = ours
         self._aliased = True
 
+    def _on_exit(self, change: Any) -> None:
+        if change["new"]:
+            _shorten_flush()
+
     def _before_cell(self, info: Any) -> None:
         session = live()
         session.cell = f"In [{next_number(self._shell)}]"
@@ -84,6 +91,16 @@ class Extension:
         failed, self._failed = self._failed, []
         if failed:
             live().report(failed)
+
+
+def _shorten_flush() -> None:
+    """Lets ipykernel end in time while something prints without end.
+
+    It waits for what was printed to be sent, up to ten seconds for each stream, before the interpreter exits.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "flush_timeout"):
+            stream.flush_timeout = EXIT_FLUSH
 
 
 def _show_future(future: Future[Any]) -> None:
