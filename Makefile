@@ -5,8 +5,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
+SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help lab test test-deep test-others lint bench clean
+.PHONY: help lab chromium test test-deep test-others lint bench clean
 
 help:
 	@echo "make lab    JupyterLab on the first tutorial"
@@ -29,10 +30,15 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: lint test-others
+# The browser of tests/browser, from apt where there is none; without it there is no test run.
+chromium:
+	command -v chromium || { $(SUDO) apt-get update --quiet=2 && \
+		$(SUDO) apt-get install --quiet=2 --yes --no-install-recommends chromium; }
+
+test: chromium lint test-others
 	$(BIN)/python -m pytest -m 'not deep'
 
-test-deep: $(STAMP)
+test-deep: chromium $(STAMP)
 	$(BIN)/python -m pytest
 
 # The other Pythons that are installed run the suite, too, in environments of their own.
