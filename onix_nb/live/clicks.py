@@ -1,0 +1,146 @@
+"""Clicks that arrive while a cell blocks the main thread.
+
+A kernel handles what a front end sends to a widget on its main thread, after the running cell, unless a subshell
+(a thread of ipykernel 7 with a message queue of its own) does. `route` sends what comes for one of our widgets to one
+subshell of ours. ipykernel has no public way to do so: each step is taken only if its feature is there, and where it
+is not, the click comes after the cell, as for any other widget.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ipywidgets import Widget  # type: ignore[import-untyped]
+
+
+def route(widget: Widget) -> None:
+    """Makes messages from `widget`'s front end arrive while a cell blocks, where the kernel can do that.
+
+    To be called once, when the widget's comm has been opened. From then on the widget's handlers run on another
+    thread, also while the main thread runs a cell; they must not wait for that cell, and must be quick, because the
+    kernel cannot shut down before a handler has returned. Never raises and never prints.
+
+    Args:
+        widget: any ipywidgets or anywidget widget; without a comm, nothing happens.
+    """
+    comm = widget.comm
+    if comm is None:
+        return
+    _handle_without_hooks(comm)
+    # ipykernel's comms know their kernel once they have been opened; others have no subshells.
+    kernel = getattr(comm, "kernel", None)
+    # What follows is not ours and may change with any release.
+    with contextlib.suppress(Exception):
+        subshell = _subshell_of(kernel)
+        # Only in ipykernel 7.4 and later: 7.0 to 7.3 use the subshell that the front end names.
+        if hasattr(comm, "_reply_subshell_for"):
+            comm._reply_subshell_for = subshell.choose
+        subshell.comms.add(comm.comm_id)
+
+
+def close() -> None:
+    """Ends our subshell and takes back what `route` changed in the kernel; clicks then come after the cell."""
+    global _current
+    if _current is not None:
+        with contextlib.suppress(Exception):
+            _current.close()
+        _current = None
+
+
+class Subshell:
+    """A subshell of ours in one kernel."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+        # Ids of the comms whose messages come here.
+        self.comms: set[str] = set()
+        # None until the kernel has made the subshell, and when it has ended.
+        self._id: str | None = None
+        self._channel = kernel.shell_channel_thread
+        self._manager = self._channel.manager
+
+    def open(self) -> None:
+        """Asks for the subshell; a message that is sent after this call finds it made."""
+        self._on_channel(self._create)
+        self._set_parent = self.kernel.set_parent
+        self.kernel.set_parent = self._set_parent_quietly
+
+    def close(self) -> None:
+        """Ends the subshell's thread as soon as it is idle."""
+        if self.kernel.__dict__.get("set_parent") == self._set_parent_quietly:
+            del self.kernel.set_parent
+        self._on_channel(self._delete)
+
+    def choose(self, data: Any, default: str | None) -> str | None:
+        """The id of the subshell that handles a message, of which the front end has asked for `default`."""
+        # Somebody may have ended ours: a message to it would be lost.
+        return self._id if self._id in self._manager.list_subshell() else default
+
+    def _on_channel(self, function: Any) -> None:
+        """Calls `function` on the thread that alone may make and end subshells."""
+        # In an empty context: the subshell would inherit the cell and the run that are current here.
+        contextvars.Context().run(self._channel.io_loop.add_callback, function)
+
+    def _create(self) -> None:
+        with contextlib.suppress(Exception):
+            self._id = self._manager._create_subshell()
+
+    def _delete(self) -> None:
+        id, self._id = self._id, None
+        with contextlib.suppress(Exception):
+            self._manager._delete_subshell(id)
+
+    def _set_parent_quietly(self, ident: Any, parent: Any, channel: str = "shell") -> None:
+        """Stands in for the kernel's `set_parent`, which says whose output comes next.
+
+        The kernel also makes each message the parent of the output of threads that have no context. When that
+        message is a click, no cell shows their prints any more, until the next cell runs.
+        """
+        if channel != "shell" or not self._is_ours(parent):
+            self._set_parent(ident, parent, channel)
+            return
+        self.kernel._shell_parent_ident.set(ident)
+        self.kernel._shell_parent.set(parent)
+        shell = self.kernel.shell
+        shell._parent_header.set(parent)
+        for output in (shell.displayhook, shell.display_pub, sys.stdout, sys.stderr):
+            if hasattr(output, "_parent_header"):
+                output._parent_header.set(parent["header"])
+
+    def _is_ours(self, message: Any) -> bool:
+        if threading.current_thread().name == f"subshell-{self._id}":
+            return True
+        return message["header"]["msg_type"] == "comm_msg" and message["content"].get("comm_id") in self.comms
+
+
+# The subshell of this process's kernel; reloading the module keeps it.
+_current: Subshell | None = globals().get("_current")
+
+
+def _subshell_of(kernel: Any) -> Subshell:
+    """Our subshell in `kernel`, made at the first call."""
+    global _current
+    if _current is None or _current.kernel is not kernel:
+        subshell = Subshell(kernel)
+        subshell.open()
+        _current = subshell
+    return _current
+
+
+def _handle_without_hooks(comm: Any) -> None:
+    """Makes `comm` call its handler alone, without IPython's hooks for the begin and the end of a cell.
+
+    They make matplotlib show, and so lose, the figures of the cell that is running.
+    """
+    if hasattr(comm, "_msg_callback"):
+
+        def handle_msg(message: Any) -> None:
+            if comm._msg_callback is not None:
+                comm._msg_callback(message)
+
+        comm.handle_msg = handle_msg
