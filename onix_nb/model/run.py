@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from types import CodeType
 from typing import Any, Final, Literal, NamedTuple
 
+from .output import Output
+
 Kind = Literal["action", "flow", "call"]
 Status = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 
@@ -23,6 +25,9 @@ LONGEST_TEXT: Final = 200
 
 # The next run's id; `next()` on a count is atomic.
 _ids = itertools.count(1)
+
+# Outputs of runs that write their first text just now.
+_first_outputs: Final[dict[Run, Output]] = {}
 
 # Added to a monotonic time it gives the seconds since the epoch, as the clock stood at import.
 _EPOCH: Final = time.time() - time.monotonic()
@@ -96,6 +101,8 @@ class Run:
         error: The exception as one line of text, for a failed run.
         leaked: Whether its flow returned without consuming it.
         stopping: Whether it was cancelled, or timed out, while its thread goes on for now.
+        output: The end of what it printed, logged or warned of, as `output.text`; None for nothing.
+            Only where the extension is loaded.
     """
 
     __slots__ = (
@@ -111,6 +118,7 @@ class Run:
         "kind",
         "leaked",
         "name",
+        "output",
         "parent",
         "queued",
         "spans",
@@ -145,6 +153,7 @@ class Run:
         self.error: str | None = None
         self.leaked = False
         self.stopping = False
+        self.output: Output | None = None
 
     @property
     def status(self) -> Status:
@@ -183,6 +192,19 @@ class Run:
         self.finished = now
         self.error = error
         self._outcome = outcome
+
+    def keep_output(self, text: str) -> None:
+        """Appends what the run wrote to its output; from any thread."""
+        output = self.output
+        if output is None:
+            # `setdefault` is one step, so that threads that come together take the same one. It
+            # stays there until it is in its place, where a thread that comes later finds it.
+            output = _first_outputs.setdefault(self, Output())
+            if self.output is None:
+                self.output = output
+            output = self.output
+            _first_outputs.pop(self, None)
+        output.write(text)
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.name} {self.status}>"

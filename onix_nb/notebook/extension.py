@@ -16,6 +16,7 @@ from ..model.run import Run
 from ..model.waiting import DoneAndNotDone
 from .cells import Landings, next_number
 from .magics import OnixMagics
+from .output import capture, release
 
 ALIAS = "onix"
 EXIT_FLUSH = 0.5  # seconds
@@ -41,12 +42,14 @@ class Extension:
         self._shell.events.register("pre_run_cell", self._before_cell)
         self._shell.events.register("post_run_cell", self._after_cell)
         self._shell.observe(self._on_exit, "exit_now")
+        self._captured = capture(sys.stdout, sys.stderr)
         self._alias()
         # The cell that loads the extension may start runs, too.
         live().cell = f"In [{next_number(self._shell) - 1}]"
 
     def unload(self) -> None:
         """Leaves IPython as it was before `load`."""
+        release(self._captured)
         self._shell.unobserve(self._on_exit, "exit_now")
         self._shell.events.unregister("pre_run_cell", self._before_cell)
         self._shell.events.unregister("post_run_cell", self._after_cell)
