@@ -1,9 +1,10 @@
 """Clicks that arrive while a cell blocks the main thread.
 
 A kernel handles what a front end sends to a widget on its main thread, after the running cell, unless a subshell
-(a thread of ipykernel 7 with a message queue of its own) does. `route` sends what comes for one of our widgets to one
-subshell of ours. ipykernel has no public way to do so: each step is taken only if its feature is there, and where it
-is not, the click comes after the cell, as for any other widget.
+(a thread of ipykernel 7 with a message queue of its own) does. `route` has one subshell of ours handle what comes for
+our widgets, and what a page that is reloaded meanwhile must have answered before it can show them again. ipykernel
+has no public way to do so: each step is taken only if its feature is there, and where it is not, the click comes
+after the cell, as for any other widget.
 """
 
 from __future__ import annotations
@@ -12,10 +13,15 @@ import contextlib
 import contextvars
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from ipywidgets import Widget  # type: ignore[import-untyped]
+
+# Over a comm with this target a page that has been loaded asks for the states of all widgets.
+CONTROL_TARGET: Final = "jupyter.widget.control"
 
 
 def route(widget: Widget) -> None:
@@ -37,10 +43,7 @@ def route(widget: Widget) -> None:
     # What follows is not ours and may change with any release.
     with contextlib.suppress(Exception):
         subshell = _subshell_of(kernel)
-        # Only in ipykernel 7.4 and later: 7.0 to 7.3 use the subshell that the front end names.
-        if hasattr(comm, "_reply_subshell_for"):
-            comm._reply_subshell_for = subshell.choose
-        subshell.comms.add(comm.comm_id)
+        subshell.take(comm)
 
 
 def close() -> None:
@@ -57,17 +60,19 @@ class Subshell:
 
     def __init__(self, kernel: Any) -> None:
         self.kernel = kernel
-        # Ids of the comms whose messages come here.
-        self.comms: set[str] = set()
-        # None until the kernel has made the subshell, and when it has ended.
+        # The comms whose messages come here, by their ids, and the id of the one over which a page asks for states.
+        self._comms: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+        self._control: str | None = None
+        # None until the kernel has made the subshell, and when it has ended. Changes on the channel's thread only.
         self._id: str | None = None
+        # The thread that receives every shell message and hands it to the main thread or to a subshell.
         self._channel = kernel.shell_channel_thread
         self._manager = self._channel.manager
+        self._set_parent = kernel.set_parent
 
     def open(self) -> None:
         """Asks for the subshell; a message that is sent after this call finds it made."""
         self._on_channel(self._create)
-        self._set_parent = self.kernel.set_parent
         self.kernel.set_parent = self._set_parent_quietly
 
     def close(self) -> None:
@@ -76,24 +81,71 @@ class Subshell:
             del self.kernel.set_parent
         self._on_channel(self._delete)
 
-    def choose(self, data: Any, default: str | None) -> str | None:
-        """The id of the subshell that handles a message, of which the front end has asked for `default`."""
+    def take(self, comm: Any) -> None:
+        """Has the messages of `comm` come here."""
+        self._comms[comm.comm_id] = comm
+        # ipykernel 7.4 asks the comm, whatever the message says; the comm would name the main thread.
+        if hasattr(comm, "_reply_subshell_for"):
+            comm._reply_subshell_for = self._choose
+
+    def _choose(self, data: Any, default: str | None) -> str | None:
+        """The id of the subshell that handles a comm's message; `default` is the one that the front end asks for."""
         # Somebody may have ended ours: a message to it would be lost.
         return self._id if self._id in self._manager.list_subshell() else default
 
-    def _on_channel(self, function: Any) -> None:
-        """Calls `function` on the thread that alone may make and end subshells."""
+    # Making and ending.
+
+    def _on_channel(self, function: Callable[[], None]) -> None:
+        """Has `function` called on the channel's thread, the only one that may make and end subshells."""
         # In an empty context: the subshell would inherit the cell and the run that are current here.
         contextvars.Context().run(self._channel.io_loop.add_callback, function)
 
     def _create(self) -> None:
         with contextlib.suppress(Exception):
             self._id = self._manager._create_subshell()
+            self.kernel.shell_stream.on_recv(self._receive, copy=False)
 
     def _delete(self) -> None:
         id, self._id = self._id, None
         with contextlib.suppress(Exception):
+            self.kernel.shell_stream.on_recv(self.kernel.shell_channel_thread_main, copy=False)
             self._manager._delete_subshell(id)
+
+    # Receiving, on the channel's thread.
+
+    def _receive(self, frames: list[Any]) -> Any:
+        """Stands in for the kernel's `shell_channel_thread_main`, which hands a message to the one it names."""
+        with contextlib.suppress(Exception):
+            frames = self._addressed(frames)
+        return self.kernel.shell_channel_thread_main(frames)
+
+    def _addressed(self, frames: list[Any]) -> list[Any]:
+        """The frames of a message, signed anew if it now names our subshell."""
+        session = self.kernel.session
+        identities, signed = session.feed_identities(frames, copy=False)
+        message = session.deserialize(signed, content=False, copy=False)  # raises if the signature is wrong
+        id = self._choose(None, None)
+        if id is None or not self._comes_here(message["msg_type"], lambda: session.unpack(message["content"])):
+            return frames
+        header = session.pack({**session.unpack(signed[1].bytes), "subshell_id": id})
+        parts = [header, *(frame.bytes for frame in signed[2:5])]
+        start = frames[: len(identities) + 1]  # with the delimiter
+        new = [type(signed[0])(part) for part in (session.sign(parts), *parts)]
+        return [*start, *new, *signed[5:]]
+
+    def _comes_here(self, kind: str, content: Callable[[], Any]) -> bool:
+        """Whether our subshell handles a message."""
+        if kind in ("comm_msg", "comm_close"):
+            return self._has(content()["comm_id"])
+        # What a page asks for when it is loaded: the main thread would answer after the cell.
+        if not self.kernel._main_asyncio_lock.locked():
+            return False
+        if kind == "comm_open" and content()["target_name"] == CONTROL_TARGET:
+            self._control = content()["comm_id"]
+            return True
+        return kind == "kernel_info_request"
+
+    # Whose output comes next.
 
     def _set_parent_quietly(self, ident: Any, parent: Any, channel: str = "shell") -> None:
         """Stands in for the kernel's `set_parent`, which says whose output comes next.
@@ -115,7 +167,10 @@ class Subshell:
     def _is_ours(self, message: Any) -> bool:
         if threading.current_thread().name == f"subshell-{self._id}":
             return True
-        return message["header"]["msg_type"] == "comm_msg" and message["content"].get("comm_id") in self.comms
+        return message["header"]["msg_type"] == "comm_msg" and self._has(message["content"]["comm_id"])
+
+    def _has(self, comm_id: str) -> bool:
+        return comm_id in self._comms or comm_id == self._control
 
 
 # The subshell of this process's kernel; reloading the module keeps it.
