@@ -7,11 +7,11 @@ as running in the main thread, and tests elsewhere could not run one of their ow
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
 
 from .lab import Lab
 from .server import LabServer
@@ -69,3 +69,26 @@ def lab(context: BrowserContext, server: LabServer) -> Iterator[Lab]:
     yield lab
     lab.close()
     assert lab.problems == []
+
+
+@pytest.fixture
+def open_file(context: BrowserContext) -> Iterator[Callable[[Path], Page]]:
+    """Opens a file in the browser, without network: what a page wants to load from elsewhere is not there."""
+    pages: list[Page] = []
+
+    def only_files(route: Route) -> None:
+        if route.request.url.startswith(("file:", "data:")):
+            route.continue_()
+        else:
+            route.abort()
+
+    def open_file(path: Path) -> Page:
+        page = context.new_page()
+        pages.append(page)
+        page.route("**/*", only_files)
+        page.goto(path.as_uri())
+        return page
+
+    yield open_file
+    for page in pages:
+        page.close()

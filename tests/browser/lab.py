@@ -240,6 +240,10 @@ class Notebook:
 
     # What is on the page.
 
+    def view(self, cell: int) -> Locator:
+        """The view of runs below a cell, live or static."""
+        return self.output(cell).locator(".onix-runs")
+
     def cell(self, cell: int) -> Locator:
         """The cell with its outputs."""
         panel = self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
