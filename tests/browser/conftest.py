@@ -61,11 +61,17 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     context.close()
 
 
-@pytest.fixture
-def lab(context: BrowserContext, server: LabServer) -> Iterator[Lab]:
-    """JupyterLab on a page of the test's own, of which the browser must have nothing to complain."""
+@pytest.fixture(scope="package")
+def screenshots() -> Path:
+    """Where pictures go, for people to look at."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    lab = Lab(context.new_page(), server, SCREENSHOTS)
+    return SCREENSHOTS
+
+
+@pytest.fixture
+def lab(context: BrowserContext, server: LabServer, screenshots: Path) -> Iterator[Lab]:
+    """JupyterLab on a page of the test's own, of which the browser must have nothing to complain."""
+    lab = Lab(context.new_page(), server, screenshots)
     yield lab
     lab.close()
     assert lab.problems == []

@@ -10,9 +10,11 @@ from __future__ import annotations
 import ast
 import itertools
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+import nbconvert
 import nbformat
 from playwright.sync_api import ConsoleMessage, Dialog, Locator, Page, expect
 
@@ -73,7 +75,13 @@ class Lab:
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self._told(f"uncaught: {error}"))
         page.on("dialog", self._on_dialog)
+        # The messages that came from kernels: when, on the monotonic clock, and what.
+        self.received: list[tuple[float, bytes]] = []
+        page.on("websocket", lambda socket: socket.on("framereceived", self._on_frame))
         self.load("lab?reset")
+
+    def _on_frame(self, frame: str | bytes) -> None:
+        self.received.append((time.monotonic(), frame if isinstance(frame, bytes) else frame.encode()))
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type == "error":
@@ -256,3 +264,11 @@ class Notebook:
     def expect_output(self, cell: int, text: str) -> None:
         """Waits until a text is shown below a cell."""
         expect(self.output(cell)).to_contain_text(text, timeout=PATIENCE_MS)
+
+
+def converted(notebook: nbformat.NotebookNode, folder: Path) -> Path:
+    """The file that nbconvert makes of a notebook for a browser."""
+    html, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
+    path = folder / "converted.html"
+    path.write_text(html, encoding="utf-8", errors="replace")
+    return path

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import nbconvert
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from .lab import Lab, Notebook
+from .lab import Lab, Notebook, converted
 from .server import PATIENCE
 
 LOAD = "%load_ext onix_nb\nimport onix, threading, time"
@@ -284,7 +283,7 @@ class TestSaved:
         lab.screenshot("reopened")
 
     def test_converted_to_html(
-        self, finished: Notebook, open_file: Callable[[Path], Page], tmp_path: Path, lab: Lab
+        self, finished: Notebook, open_file: Callable[[Path], Page], tmp_path: Path, screenshots: Path
     ) -> None:
         """`nbconvert --to html` shows the final state, on a page without JupyterLab's style sheets."""
         page = open_file(converted(finished.saved(), tmp_path))
@@ -292,21 +291,13 @@ class TestSaved:
         expect(view).to_be_visible()
         expect(view).to_contain_text("nothing at 1")
         expect(view).to_contain_text("21")
-        page.screenshot(path=lab.screenshot("live").with_name("nbconvert.png"))
+        page.screenshot(path=screenshots / "nbconvert.png")
 
     def test_converted_to_markdown(self, finished: Notebook) -> None:
         """`nbconvert --to markdown` has the final state."""
         text, _ = nbconvert.MarkdownExporter().from_notebook_node(finished.saved())
         assert "nothing at 1" in text
         assert "<script" not in text
-
-
-def converted(notebook: Any, folder: Path) -> Path:
-    """The file that nbconvert makes of a notebook for a browser."""
-    html, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
-    path = folder / "converted.html"
-    path.write_text(html, encoding="utf-8", errors="replace")
-    return path
 
 
 class TestList:
