@@ -42,6 +42,10 @@ window.bed = {
     const end = error => { this.ended[ticket] = error ? String(error) : 'ended'; };
     jupyterapp.commands.execute(command).then(() => end(), end);
   },
+  failed(path, cell) {
+    const outputs = this.panel(path).content.widgets[cell].model.outputs.toJSON();
+    return outputs.find(output => output.output_type === 'error')?.traceback.join('\\n') ?? null;
+  },
   async evaluate(path, expression) {
     const future = this.kernel(path).requestExecute(
       {code: '', silent: true, store_history: false, user_expressions: {value: expression}});
@@ -201,9 +205,11 @@ class Notebook:
         self.page.wait_for_function("ticket => ticket in bed.ended", arg=ticket)
 
     def run(self, *cells: int) -> None:
-        """Runs cells to their end, one after the other."""
+        """Runs cells to their end, one after the other; none of them may fail."""
         for cell in cells:
             self.end(self.start(cell))
+            failed = self.page.evaluate("([path, cell]) => bed.failed(path, cell)", [self.path.name, cell])
+            assert failed is None, failed
 
     def run_all(self) -> None:
         """Runs all cells to their end."""
