@@ -52,7 +52,6 @@ class Output:
     def __init__(self) -> None:
         self._kept = bytearray()  # an array drops its beginning, and grows, without copying the rest each time
         self._written = Counter()
-        _outputs[weakref.ref(self, _outputs.pop)] = None
 
     @property
     def size(self) -> int:
@@ -69,11 +68,13 @@ class Output:
         return f"[{dropped:,} characters before this were not kept]\n{text}" if dropped > 0 else text
 
     def write(self, text: str) -> None:
-        """Appends `text`."""
-        text = str.__str__(text)  # of a subclass, which may override anything, the plain text
+        """Appends `text`, which must be a plain `str`."""
         data = (text if len(text) <= LIMIT else text[-LIMIT:]).encode("utf-8", "surrogatepass")
         kept = self._kept
+        begins = not kept
         kept += data
+        if begins:  # or begins anew, after its text was dropped
+            _outputs[weakref.ref(self, _outputs.pop)] = None
         if len(kept) > LIMIT:
             del kept[_ALL_BUT_THE_END]
         self._written.add(len(text))
@@ -88,8 +89,8 @@ class Output:
         del self._kept[:]
 
 
-# Every output that somebody holds, those that were begun first in front. A dead one takes itself
-# out. Survives a reload of this module, as the bytes written since the outputs were added up do.
+# Every output with a text, those that were begun first in front. One that is freed takes itself out.
+# Survives a reload of this module, as the bytes written since the outputs were added up do.
 _outputs: dict[weakref.ref[Output], None] = globals().get("_outputs", {})
 _fresh: Counter = globals().get("_fresh", Counter())
 
@@ -102,7 +103,5 @@ def _make_room() -> None:
         if total <= LIMIT_OF_ALL - STEP:
             break
         total -= output.size
+        _outputs.pop(ref, None)  # before its text goes: who writes into an empty one puts it in again
         output._drop()
-        # What its run writes from now on is as young as what others do.
-        _outputs.pop(ref, None)
-        _outputs[ref] = None

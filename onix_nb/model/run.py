@@ -195,6 +195,9 @@ class Run:
 
     def keep_output(self, text: str) -> None:
         """Appends what the run wrote to its output; from any thread."""
+        text = str.__str__(text)  # of a subclass, which may override anything, the plain text
+        if not text:
+            return
         output = self.output
         if output is None:
             # `setdefault` is one step, so that threads that come together take the same one. It
