@@ -153,9 +153,14 @@ class Subshell:
         The kernel also makes each message the parent of the output of threads that have no context. When that
         message is a click, no cell shows their prints any more, until the next cell runs.
         """
-        if channel != "shell" or not self._is_ours(parent):
-            self._set_parent(ident, parent, channel)
-            return
+        with contextlib.suppress(Exception):
+            if channel == "shell" and self._is_ours(parent):
+                self._set_parent_of_thread(ident, parent)
+                return
+        self._set_parent(ident, parent, channel)
+
+    def _set_parent_of_thread(self, ident: Any, parent: Any) -> None:
+        """Does what the kernel's `set_parent` does, but for the thread that calls it only."""
         self.kernel._shell_parent_ident.set(ident)
         self.kernel._shell_parent.set(parent)
         shell = self.kernel.shell

@@ -260,6 +260,7 @@ thread.start()
     page.notebook.until(lambda: "from the thread" in cell.stdout, "the print of the thread")
 
 
+@pytest.mark.skipif(VERSION < (7, 1), reason="this kernel looks for the cell that started the thread")
 def test_with_the_kernels_own_parents_prints_would_be_lost(page: Page) -> None:
     """Why the kernel's `set_parent` is replaced."""
     page.notebook.ok("kernel = get_ipython().kernel\nquiet = kernel.set_parent\ndel kernel.set_parent")
@@ -268,6 +269,21 @@ def test_with_the_kernels_own_parents_prints_would_be_lost(page: Page) -> None:
     page.end(cell)
     page.notebook.ok("kernel.set_parent = quiet")
     assert "from the thread" not in cell.stdout
+
+
+def test_a_kernel_with_other_parents_still_handles_clicks(page: Page) -> None:
+    """What is private in the kernel may change: then it does what it always did."""
+    page.notebook.ok("""
+private = clicks.Subshell._set_parent_of_thread
+def lost(*_):
+    raise AttributeError
+clicks.Subshell._set_parent_of_thread = lost
+""")
+    cell = page.block()
+    page.click("widget")
+    page.end(cell)
+    page.notebook.ok("clicks.Subshell._set_parent_of_thread = private")
+    assert page.notebook.ok("widget.clicks").value == "[('click', [], True)]"
 
 
 # A page that is loaded while a cell blocks.
