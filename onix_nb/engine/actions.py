@@ -15,7 +15,7 @@ from ..model.future import Future, Owner
 from ..model.parking import sleep
 from ..model.run import Run, error_text
 from .aio import LoopAttempt
-from .attempts import StartedAttempt, ThreadAttempt, add_span, start
+from .attempts import StartedAttempt, ThreadAttempt, add_span, listeners, start
 from .session import Session, live
 
 
@@ -92,6 +92,9 @@ def call_action(definition: Definition, arguments: Mapping[str, Any], origin: Or
         owner_of(session, parent, definition)
     run = new_run(session, parent, definition, arguments, origin)
     session.unfinished[run] = None
+    if listeners:
+        for listener in listeners:
+            listener((run, None))
     run.started = run.queued
     try:
         if definition.retry is None:

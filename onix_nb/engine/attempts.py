@@ -64,6 +64,8 @@ class StartedAttempt(Attempt):
         self._begun = time.monotonic()
         if self.run.started is None:
             self.run.started = self._begun
+        else:
+            self.run.begun = self._begun
         if self._definition.timeout is not None:
             self._alarm = self._clock.after(self._definition.timeout, self._time_out)
         return True
@@ -225,6 +227,11 @@ def _is_ours(trace: TracebackType) -> bool:
     return str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] in ("onix_nb", "asyncio")
 
 
+# Who is told of each run that starts, as (run, future), on the thread that starts it: views. It must
+# not raise, and be quick.
+listeners: list[Callable[[tuple[Run, Future[Any] | None]], None]] = globals().get("listeners", [])
+
+
 def start(
     attempt: StartedAttempt,
     arguments: Mapping[str, Any],
@@ -240,6 +247,9 @@ def start(
     future: Future[Any] = Future(attempt.run, arguments, owner, attempt)
     attempt._future = future
     unfinished[attempt.run] = future
+    if listeners:
+        for listener in listeners:
+            listener((attempt.run, future))
     owner.opened(future)
     try:
         submit()

@@ -6,9 +6,12 @@ texts or small containers of such; everything else by its type.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import html
+import pathlib
+import re
 import time
+import traceback
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -20,6 +23,13 @@ from ..model.run import Run, Status, Summary, clock_time, is_kept
 MOST_ROWS: Final = 100
 LONGEST_VALUE: Final = 120
 MOST_MEMBERS: Final = 6
+# Characters of a value, and of a traceback, in the details of a run; tracebacks in a static view.
+LONGEST_DETAIL: Final = 4_000
+LONGEST_TRACEBACK: Final = 8_000
+MOST_TRACEBACKS: Final = 5
+
+# What moves the cursor or changes colours in a terminal.
+_ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 GLYPHS: Final[Mapping[Status, str]] = {
     "pending": "○",
@@ -29,53 +39,95 @@ GLYPHS: Final[Mapping[Status, str]] = {
     "cancelled": "⊘",
 }
 
-# Jupyter's variables, with a fallback for pages that do not have them, so that dark themes work.
-# `!important` where JupyterLab's own rules for tables in outputs would win.
-_STYLE: Final = """<style>
-.onix-view{font-family:var(--jp-code-font-family,monospace);font-size:12px;line-height:1.5;max-width:100%;
- color:var(--jp-content-font-color1,inherit)}
-.onix-view table{border-collapse:collapse;width:100%!important;table-layout:fixed!important;margin:2px 0!important;
- border:0!important;font-size:12px!important}
-.onix-view tr,.onix-view tr:nth-child(even){background:none!important}
-.onix-view tr:hover{background:var(--jp-layout-color2,rgba(128,128,128,.12))!important}
-.onix-view td{border:0!important;padding:1px 10px 1px 0!important;text-align:left!important;vertical-align:middle;
- white-space:nowrap!important;overflow:hidden;text-overflow:ellipsis;max-width:none!important}
-.onix-view td.status{width:106px}.onix-view td.bar{width:130px}
-.onix-view td.time{width:60px;text-align:right!important}.onix-view td.value{width:30%}
-.onix-view .dim{color:var(--jp-content-font-color2,#6b6b6b)}
-.onix-view .track{position:relative;display:block;height:8px;border-radius:2px;
- background:var(--jp-layout-color2,rgba(128,128,128,.18))}
-.onix-view .track span{position:absolute;top:0;height:8px;min-width:2px;border-radius:2px}
-.onix-view .track .queued{opacity:.35}
-.onix-view td.pending,.onix-view td.cancelled{color:var(--jp-content-font-color2,#6b6b6b)}
-.onix-view td.running{color:var(--jp-content-link-color,#0072b2)}
-.onix-view td.succeeded{color:var(--jp-success-color1,#007a5a)}
-.onix-view td.failed,.onix-view td.error{color:var(--jp-error-color1,#c03221)}
-.onix-view span.pending{background:#8c8c8c}.onix-view span.running{background:#0072b2}
-.onix-view span.succeeded{background:#009e73}.onix-view span.failed{background:#d55e00}
-.onix-view span.cancelled{background:#cc79a7}
-</style>"""
+STATIC: Final = pathlib.Path(__file__).parent / "static"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@functools.cache
+def style() -> str:
+    """The style sheet of all views, without comments and line breaks; read once, when something is shown."""
+    sheet = re.sub(r"/\*.*?\*/", "", (STATIC / "runs.css").read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", sheet).strip()
+
+
 class Row:
-    """One line of a view, as plain values: what is to be shown of a run, and how deep it is nested."""
+    """One line of a view: a run, and what is to be shown of it.
 
-    run_id: int
-    depth: int
-    status: Status
-    word: str
-    name: str
-    arguments: str
-    queued: float
-    started: float | None
-    finished: float | None
-    value: str
+    Attributes:
+        run: Its record.
+        future: Its future until it has ended; None for an inline call.
+        parent: The number of the row above it in the tree, or -1.
+        depth: How deep it is nested, from 0.
+        name: The function's name, and `arguments` what it was called with, as text.
+        value: The result or the error, as text; empty until it has ended.
+        traceback: Where it failed, as text.
+    """
+
+    __slots__ = ("arguments", "depth", "future", "name", "parent", "run", "traceback", "value")
+
+    def __init__(self, run: Run, future: Future[Any] | None, parent: int = -1, depth: int = 0) -> None:
+        self.run = run
+        self.future = future
+        self.parent = parent
+        self.depth = depth
+        self.name = preview_text(run.name)
+        arguments = ", ".join(f"{visible(name)}={preview(value, 40)}" for name, value in run.arguments.items())
+        self.arguments = arguments[: 2 * LONGEST_VALUE]
+        self.value = ""
+        self.traceback: str | None = None
+
+    def end(self, *, keep_traceback: bool = True) -> None:
+        """Takes what is shown of the outcome, and lets the future go."""
+        future, self.future = self.future, None
+        if self.run.error:
+            self.value = preview_text(self.run.error)
+        elif future is not None and self.run.status == "succeeded":
+            self.value = preview(future._result)
+        if keep_traceback and future is not None and future._exception is not None:
+            self.traceback = traceback_text(future._exception, self.run.error or "")
+
+    @property
+    def word(self) -> str:
+        """The status, and what else is to be said of it."""
+        run = self.run
+        word = "still stopping" if run.stopping else str(run.status)
+        return word + ", leaked" * run.leaked + f" ({run.attempt})" * (run.attempt > 1)
+
+
+def traceback_text(error: BaseException, message: str) -> str:
+    """The stack of an exception and its message, without running code of its class; the last 8 KB."""
+    frames = traceback.format_list(traceback.extract_tb(error.__traceback__))
+    return multiline("".join([*frames, message])[-LONGEST_TRACEBACK:])
+
+
+def details(row: Row) -> dict[str, str]:
+    """What a view tells of one run on demand: texts by the names that the page knows."""
+    run = row.run
+    began = clock_time(run.queued if run.started is None else run.started)
+    said = [f"{run.kind} {row.name}, run {run.id}", row.word, f"started at {visible(run.where)}"]
+    if run.started is not None:
+        said += [f"{began:%Y-%m-%d %H:%M:%S} UTC", f"queued {seconds(run.started - run.queued)}"]
+        said.append(f"ran {seconds(run.elapsed or 0.0)}")
+    for span in run.spans or ():
+        said.append(f"attempt {span.attempt}: {preview_text(span.error or '')}")
+    arguments = (f"{visible(name)} = {preview(value, LONGEST_DETAIL)}" for name, value in run.arguments.items())
+    return {
+        "summary": " · ".join(said),
+        "arguments": "\n".join(arguments)[:LONGEST_DETAIL],
+        "result": row.value if run.status == "succeeded" else "",
+        "traceback": row.traceback or (row.value if run.status == "failed" else ""),
+        "output": "" if run.output is None else multiline(run.output.text),
+    }
 
 
 def visible(text: str) -> str:
     """`text` without anything that moves, hides or reorders what is around it."""
     return "".join(c if unicodedata.category(c)[0] != "C" else f"\\u{ord(c):04x}" for c in text.replace("\n", " ⏎ "))
+
+
+def multiline(text: str) -> str:
+    """`text` with its lines, and without anything else that moves or hides what is around it."""
+    plain = _ESCAPES.sub("", text.replace("\r\n", "\n"))
+    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else f"\\u{ord(c):04x}" for c in plain)
 
 
 def preview(value: object, most: int = LONGEST_VALUE) -> str:
@@ -106,33 +158,6 @@ def _first(members: Iterable[Any]) -> list[Any]:
     return [member for _, member in zip(range(MOST_MEMBERS), members, strict=False)]
 
 
-def row_of(run: Run, future: Future[Any] | None, depth: int) -> Row:
-    """What a view shows of a run; of its future the result, if it has one."""
-    value = ""
-    if run.error:
-        value = preview_text(run.error)
-    elif future is not None and run.status == "succeeded":
-        value = preview(future._result)
-    word: str = "still stopping" if run.stopping else run.status
-    if run.leaked:
-        word += ", leaked"
-    if run.attempt > 1:
-        word += f", attempt {run.attempt}"
-    arguments = ", ".join(f"{visible(name)}={preview(value, 40)}" for name, value in run.arguments.items())
-    return Row(
-        run.id,
-        depth,
-        run.status,
-        word,
-        visible(run.name)[:LONGEST_VALUE],
-        arguments[: 2 * LONGEST_VALUE],
-        run.queued,
-        run.started,
-        run.finished,
-        value,
-    )
-
-
 def preview_text(text: str) -> str:
     """A text that is shown as it is, on one line of bounded length."""
     text = visible(text)
@@ -153,16 +178,30 @@ def seconds(value: float) -> str:
 
 def elapsed(row: Row, now: float) -> str:
     """How long a run ran, or has been running."""
-    return "" if row.started is None else seconds((now if row.finished is None else row.finished) - row.started)
+    run = row.run
+    return "" if run.started is None else seconds((now if run.finished is None else run.finished) - run.started)
+
+
+def _times(rows: Sequence[Row], now: float) -> tuple[float, float]:
+    """From the first start to the last end."""
+    begun = min((row.run.queued for row in rows), default=now)
+    return begun, max((now if row.run.finished is None else row.run.finished for row in rows), default=now)
+
+
+def _counts(rows: Sequence[Row]) -> dict[Status, int]:
+    counts = dict.fromkeys(GLYPHS, 0)
+    for row in rows:
+        counts[row.run.status] += 1
+    return {status: count for status, count in counts.items() if count}
 
 
 def summary(rows: Sequence[Row], now: float) -> str:
     """The counts by status, and the time from the first start to the last end."""
-    counts = {status: sum(row.status == status for row in rows) for status in GLYPHS}
-    text = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    begun = min((row.queued for row in rows), default=now)
-    ended = max((now if row.finished is None else row.finished for row in rows), default=now)
-    return f"{len(rows)} run{'s' * (len(rows) != 1)}: {text}; {seconds(ended - begun)}" if rows else "no runs"
+    if not rows:
+        return "no runs"
+    text = ", ".join(f"{count} {status}" for status, count in _counts(rows).items())
+    begun, ended = _times(rows, now)
+    return f"{len(rows)} run{'s' * (len(rows) != 1)}: {text}; {seconds(ended - begun)}"
 
 
 def as_text(rows: Sequence[Row], now: float | None = None) -> str:
@@ -172,7 +211,7 @@ def as_text(rows: Sequence[Row], now: float | None = None) -> str:
     for row in rows[:MOST_ROWS]:
         call = f"{'  ' * row.depth}{row.name}({row.arguments})"
         tail = f"  {row.value}" if row.value else ""
-        lines.append(f"{GLYPHS[row.status]} {row.word:<10} {elapsed(row, now):>7}  {call}{tail}")
+        lines.append(f"{GLYPHS[row.run.status]} {row.word:<10} {elapsed(row, now):>7}  {call}{tail}")
     if len(rows) > MOST_ROWS:
         lines.append(f"… and {len(rows) - MOST_ROWS} more")
     return "\n".join(lines)
@@ -181,46 +220,78 @@ def as_text(rows: Sequence[Row], now: float | None = None) -> str:
 def as_html(rows: Sequence[Row], note: str = "", now: float | None = None) -> str:
     """The view as static HTML, without a script."""
     now = time.monotonic() if now is None else now
-    begun = min((row.queued for row in rows), default=now)
-    ended = max((now if row.finished is None else row.finished for row in rows), default=now)
+    begun, ended = _times(rows, now)
     span = max(ended - begun, 1e-3)
-    head = html.escape(summary(rows, now) + (f". {note}" if note else ""))
-    parts = [_STYLE, '<div class="onix-view">']
+    parts = [f"<style>{style()}</style>", '<div class="onix-runs onix-static">']
     if len(rows) != 1 or note:
-        parts.append(f'<div class="dim">{head}</div>')
-    parts.append("<table>")
+        parts.append(_head_html(rows, note, ended - begun))
+    parts.append('<table class="onix-table">')
     parts += [_row_html(row, begun, span, now) for row in rows[:MOST_ROWS]]
     parts.append("</table>")
     if len(rows) > MOST_ROWS:
-        parts.append(f'<div class="dim">… and {len(rows) - MOST_ROWS} more</div>')
+        parts.append(f'<div class="onix-note">… and {len(rows) - MOST_ROWS} more</div>')
+    parts += [_failure_html(row) for row in [row for row in rows if row.traceback][:MOST_TRACEBACKS]]
     parts.append("</div>")
     return "".join(parts)
 
 
-def _row_html(row: Row, begun: float, span: float, now: float) -> str:
-    began = clock_time(row.queued if row.started is None else row.started)
-    hint = f"run {row.run_id}: {row.name}({row.arguments})"
-    title = f"{hint}, {'started' if row.started else 'queued'} {began:%H:%M:%S} UTC"
+def _head_html(rows: Sequence[Row], note: str, took: float) -> str:
+    if not rows:
+        return f'<div class="onix-head onix-note">no runs{html.escape(f". {note}" if note else "")}</div>'
+    counts = _counts(rows)
+    total = f"<span>{len(rows)} run{'s' * (len(rows) != 1)}:</span> "
+    words = " ".join(f'<span class="onix-count onix-{word}"><b>{n}</b> {word}</span>' for word, n in counts.items())
+    shares = "".join(
+        f'<span class="onix-{word}" style="width:{100 * counts.get(word, 0) / len(rows):.2f}%"></span>'
+        for word in ("succeeded", "failed", "cancelled", "running")
+    )
     return (
-        f'<tr title="{html.escape(title)}">'
-        f'<td class="status {row.status}">{GLYPHS[row.status]} {html.escape(row.word)}</td>'
-        f'<td class="call">{"&nbsp;" * 2 * min(row.depth, 12)}<b>{html.escape(row.name)}</b>'
-        f'<span class="dim">({html.escape(row.arguments)})</span></td>'
-        f'<td class="bar"><span class="track">{_bars(row, begun, span, now)}</span></td>'
-        f'<td class="time">{elapsed(row, now)}</td>'
-        f'<td class="value {"error" if row.status == "failed" else ""}">{html.escape(row.value)}</td></tr>'
+        f'<div class="onix-head">{total}{words} <span class="onix-progress">{shares}</span> '
+        f'<span class="onix-elapsed">{seconds(took)}</span> <span class="onix-note">{html.escape(note)}</span></div>'
+    )
+
+
+def _row_html(row: Row, begun: float, span: float, now: float) -> str:
+    run = row.run
+    began = clock_time(run.queued if run.started is None else run.started)
+    title = f"run {run.id}, {'started' if run.started else 'queued'} {began:%H:%M:%S} UTC"
+    return (
+        f'<tr class="onix-row onix-{run.status}" title="{title}">'
+        f'<td class="onix-status">{GLYPHS[run.status]} {html.escape(row.word)}</td>'
+        f'<td class="onix-call">{"&nbsp;" * 2 * min(row.depth, 12)}'
+        f'<span class="onix-name">{html.escape(row.name)}</span>'
+        f'<span class="onix-args">({html.escape(row.arguments)})</span></td>'
+        f'<td class="onix-bar"><span class="onix-track">{_bars(row, begun, span, now)}</span></td>'
+        f'<td class="onix-time">{elapsed(row, now)}</td>'
+        f'<td class="onix-value">{html.escape(row.value)}</td></tr>'
+    )
+
+
+def _failure_html(row: Row) -> str:
+    return (
+        f'<details class="onix-failures"><summary>traceback of {html.escape(row.name)}, run {row.run.id}</summary>'
+        f"<pre>{html.escape(row.traceback or '')}</pre></details>"
     )
 
 
 def _bars(row: Row, begun: float, span: float, now: float) -> str:
-    ended = now if row.finished is None else row.finished
-    ran_from = ended if row.started is None else row.started
-    bars = _bar(row.queued, ran_from, begun, span, f"{row.status} queued")
-    return bars if row.started is None else bars + _bar(row.started, ended, begun, span, row.status)
+    run = row.run
+    ended = now if run.finished is None else run.finished
+    ran_from = ended if run.started is None else run.started
+    bars = []
+    if (ran_from - run.queued) / span > 0.005:
+        bars.append(_bar(run.queued, ran_from, begun, span, "onix-queued"))
+    last = run.started
+    if run.spans:
+        bars += [_bar(attempt.started, attempt.finished, begun, span, "onix-retried") for attempt in run.spans]
+        last = run.begun if run.begun is not None and run.begun >= run.spans[-1].finished else None
+    if last is not None:
+        bars.append(_bar(last, ended, begun, span, ""))
+    return "".join(bars)
 
 
 def _bar(left: float, right: float, begun: float, span: float, kind: str) -> str:
-    width = 100 * (right - left) / span
-    if width < 0.5 and "queued" in kind:
-        return ""
-    return f'<span class="{kind}" style="left:{100 * (left - begun) / span:.1f}%;width:{width:.1f}%"></span>'
+    named = f' class="{kind}"' if kind else ""
+    return (
+        f'<span{named} style="left:{100 * (left - begun) / span:.1f}%;width:{100 * (right - left) / span:.1f}%"></span>'
+    )

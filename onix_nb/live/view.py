@@ -1,8 +1,9 @@
 """Views of futures in a notebook, kept current in place until everything in them has ended.
 
-A view is a display of its own (`display_id`), because the last expression of a cell has none. It
-is updated from one thread for the whole kernel, which ends when nothing that is shown is
-unfinished. The last update is static HTML and text: that is what the saved notebook shows.
+A view is a display of its own (`display_id`), because the last expression of a cell has none. Where
+somebody sits at the page it is a widget, else HTML that is updated; both are kept current by one
+thread for the whole kernel, which ends when nothing that is shown is unfinished. The last update
+is static HTML and text: that is what the saved notebook shows.
 """
 
 from __future__ import annotations
@@ -11,85 +12,147 @@ import contextvars
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from IPython.core.getipython import get_ipython
 from IPython.display import display
 
+from ..engine.attempts import listeners
 from ..engine.session import live
 from ..model.future import Future
 from ..model.run import Run
 from . import html
+from .feed import Feed
 
-# Seconds between two looks at what is shown, and between two updates of a view in which just time passed.
-LOOK_SECONDS: Final = 0.2
+if TYPE_CHECKING:
+    from .widget import RunsWidget
+
+# Seconds between two messages to a page, and between two updates of HTML in which just time passed.
+LOOK_SECONDS: Final = 0.1
 TICK_SECONDS: Final = 1.0
+# Looking may take this share of the time at most.
+MOST_LOOKING: Final = 0.04
+# So many futures of a view tell when they end; of more it is found out by looking.
+MOST_HEARD: Final = 20
+
+
+def _cell_of_page() -> str | None:
+    """The id of the running cell if somebody sits at a page that shows widgets, else None."""
+    shell: Any = get_ipython()
+    if getattr(shell, "kernel", None) is None:
+        return None
+    return (shell.get_parent().get("metadata") or {}).get("cellId")
 
 
 class View:
     """Some futures, and the runs below them, on the page."""
 
     def __init__(self, futures: Iterable[Future[Any]], note: str = "") -> None:
-        self._futures = sorted(futures, key=lambda future: future.run.id if future.run else 0)
+        self.cell = _cell_of_page()
         self._note = note
         self._display_id = f"onix-{uuid.uuid4().hex}"
-        self._shown: list[html.Row] = []
-        # What runs below the futures: their futures until they have ended, then their last rows,
-        # because the session keeps no results of theirs.
-        self._running: dict[Run, Future[Any]] = {}
-        self._ended: dict[Run, html.Row] = {}
+        self._widget: RunsWidget | None = None
         self._updated = 0.0
+        self._last: dict[str, str] = {}
+        futures = sorted(futures, key=lambda future: future.run.id if future.run else 0)
+        begun = min((future.run.queued for future in futures if future.run), default=time.monotonic())
+        # Guards the feed: the view's thread, the cells and the page use it.
+        self._lock = threading.RLock()
+        self._feed = Feed(begun, note)
+        own = {future.run: future for future in futures if future.run}
+        if any(run.kind == "flow" for run in own):
+            unfinished = live().unfinished.copy()
+            inside = dict(own)
+            for run in live().runs():
+                if run in own or run.parent in inside:
+                    inside.setdefault(run, unfinished.get(run))  # type: ignore[arg-type]
+            own = dict(sorted(inside.items(), key=lambda item: item[0].id))
+        for run, future in own.items():
+            self._feed.add(run, future)
+        self._feed.look()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether something in it may still change."""
+        return self._feed.unfinished
 
     def show(self) -> None:
         """Displays the view under the cell that runs now."""
-        display(self._bundle(self.rows()), raw=True, display_id=self._display_id)
+        bundle = self._bundle()
+        if self.cell is not None and self.unfinished:
+            from .widget import RunsWidget  # only when needed: it takes some 50 milliseconds
+
+            with self._lock:
+                self._widget = RunsWidget(self._feed, self.cancel, self._lock)
+            shown = {"version_major": 2, "version_minor": 0, "model_id": self._widget.model_id}
+            bundle["application/vnd.jupyter.widget-view+json"] = shown  # type: ignore[assignment]
+        display(bundle, raw=True, display_id=self._display_id)
+
+    def arrive(self, arrivals: Iterable[tuple[Run, Future[Any] | None]]) -> None:
+        """Takes runs that have started, if they belong below one that is here."""
+        with self._lock:
+            for run, future in arrivals:
+                if run.parent in self._feed:
+                    self._feed.add(run, future)
 
     def refresh(self) -> bool:
         """Brings the page up to date. False when everything has ended and nothing more will come."""
-        rows = self.rows()
-        ended = all(row.finished is not None for row in rows)
-        now = time.monotonic()
-        if rows != self._shown or (not ended and now - self._updated >= TICK_SECONDS):
-            self._send(rows)
-        return not ended
+        with self._lock:
+            changed = self._feed.look()
+            if not self._feed.unfinished:
+                self.finish()
+                return False
+            if self._widget is not None:
+                message = self._feed.delta(time.monotonic())
+                if message is not None:
+                    self._widget.tell(message)
+            elif changed or time.monotonic() - self._updated >= TICK_SECONDS:
+                self._send(self._bundle())
+            return True
+
+    def finish(self) -> None:
+        """Leaves the static form, and closes the widget."""
+        self._send(self._bundle())
+        if self._widget is not None:
+            self._widget.close()
+            self._widget = None
 
     def repeat(self) -> None:
         """Sends the final state again."""
-        self._send(self._shown)
+        self._send(self._last)
 
-    def _send(self, rows: list[html.Row]) -> None:
+    def drop(self) -> None:
+        """The cell that showed it is run again: its output is gone."""
+        with self._lock:
+            if self._widget is not None:
+                self._widget.close()
+                self._widget = None
+
+    def cancel(self, run_id: int | None) -> None:
+        """Cancels a run of the view, or all that have not ended.
+
+        Raises:
+            LookupError: No such run is here.
+        """
+        with self._lock:
+            rows = self._feed.rows if run_id is None else [self._feed.with_id(run_id)]
+            if None in rows:
+                raise LookupError(f"no run {run_id} in this view")
+            futures = [row.future for row in rows if row is not None and row.future is not None]
+        for future in futures:
+            future.cancel(interrupt=True)
+
+    def _send(self, bundle: dict[str, str]) -> None:
         # In an empty context: nbclient drops updates that come with a cell's own parent.
-        contextvars.Context().run(display, self._bundle(rows), raw=True, display_id=self._display_id, update=True)
+        contextvars.Context().run(display, bundle, raw=True, display_id=self._display_id, update=True)
 
-    def _bundle(self, rows: list[html.Row]) -> dict[str, str]:
-        self._shown = rows
+    def _bundle(self) -> dict[str, str]:
+        rows = self._feed.tree()
         self._updated = time.monotonic()
-        return {"text/html": html.as_html(rows, self._note), "text/plain": html.as_text(rows)}
-
-    def rows(self) -> list[html.Row]:
-        """The futures' runs in order of starting, each followed by the runs that it started."""
-        children: dict[Run, list[Run]] = {}
-        if any(future.run is not None and future.run.kind == "flow" for future in self._futures):
-            for run in live().runs():
-                if run.parent is not None:
-                    children.setdefault(run.parent, []).append(run)
-        self._running.update({run: future for run, future in live().unfinished.copy().items() if future})
-        rows: list[html.Row] = []
-        running: dict[Run, Future[Any]] = {}
-        own = {future.run: future for future in self._futures}
-        stack = [(future.run, 0) for future in reversed(self._futures) if future.run is not None]
-        while stack:
-            run, depth = stack.pop()
-            future = own.get(run) or self._running.get(run)
-            row = self._ended.get(run) or html.row_of(run, future, depth)
-            if row.finished is not None and not run.stopping:
-                self._ended[run] = row
-            elif future is not None:
-                running[run] = future
-            rows.append(row)
-            stack += [(child, depth + 1) for child in reversed(children.get(run, ()))]
-        self._running = running
-        return rows
+        self._last = {"text/html": html.as_html(rows, self._note), "text/plain": html.as_text(rows)}
+        return dict(self._last)
 
 
 class Refresher:
@@ -101,17 +164,23 @@ class Refresher:
         self._views: list[View] = []
         self._thread: threading.Thread | None = None
         self._hurry = False
+        # Runs that have started since the last look; while there are views, each start appends one.
+        self._arrivals: deque[tuple[Run, Future[Any] | None]] = deque()
         # Views that have ended since the last `flush`. Guarded by `_refreshing`.
         self._ended: list[View] = []
-        # Guards the rows that each view remembers. Held while a view is sent.
+        # One look at a time.
         self._refreshing = threading.RLock()
 
-    def follow(self, view: View, futures: Iterable[Future[Any]]) -> None:
-        """Keeps `view` current until all of it has ended."""
-        for future in futures:
-            future._hear(self._settled)
+    def show(self, view: View, futures: Iterable[Future[Any]]) -> None:
+        """Shows `view`, and keeps it current until all of it has ended."""
         with self._changed:
             self._views.append(view)
+            if self._arrivals.append not in listeners:
+                listeners.append(self._arrivals.append)
+        view.show()
+        for _, future in zip(range(MOST_HEARD), futures, strict=False):
+            future._hear(self._settled)
+        with self._changed:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="onix-view", daemon=True)
                 self._thread.start()
@@ -122,32 +191,60 @@ class Refresher:
             # nbclient drops what comes between two cells, which may have been the last update.
             ended, self._ended = self._ended, []
             for view in ended:
-                view.repeat()
-            for view in list(self._views):
-                view.refresh()
+                if view.cell is None:
+                    view.repeat()
+            if any(view.cell is None for view in self._views):
+                self._look()
+
+    def drop(self, cell: str) -> None:
+        """Closes the views of a cell that is run again."""
+        with self._changed:
+            dropped = [view for view in self._views if view.cell == cell]
+            self._views = [view for view in self._views if view.cell != cell]
+        for view in dropped:
+            view.drop()
 
     def _settled(self, _: Future[Any]) -> None:
         with self._changed:
             self._hurry = True
             self._changed.notify_all()
 
-    def _run(self) -> None:
-        while views := self._next():
-            with self._refreshing:
-                ended = [view for view in views if not view.refresh()]
-                self._ended += ended
+    def _look(self) -> None:
+        """One look at every view."""
+        with self._refreshing:
+            arrivals = [self._arrivals.popleft() for _ in range(len(self._arrivals))]
+            with self._changed:
+                views = list(self._views)
+            ended = []
+            for view in views:
+                view.arrive(arrivals)
+                if not view.refresh():
+                    ended.append(view)
+            self._ended += ended
             with self._changed:
                 self._views = [view for view in self._views if view not in ended]
 
-    def _next(self) -> list[View]:
-        """The views to look at, at most five times a second; none when the thread is to end."""
+    def _run(self) -> None:
+        pause = LOOK_SECONDS
+        while self._next(pause):
+            begun = time.thread_time()
+            self._look()
+            pause = max(LOOK_SECONDS, (time.thread_time() - begun) / MOST_LOOKING)
+
+    def _next(self, pause: float) -> bool:
+        """Waits until it is time for a look. False when the thread is to end."""
+        now = time.monotonic()
+        earliest, latest = now + pause / 2, now + pause
         with self._changed:
-            if not self._hurry:
-                self._changed.wait(LOOK_SECONDS)
+            while (now := time.monotonic()) < (earliest if self._hurry else latest) and self._views:
+                self._changed.wait((earliest if self._hurry else latest) - now)
             self._hurry = False
             if not self._views:
                 self._thread = None
-            return list(self._views)
+                if self._arrivals.append in listeners:
+                    listeners.remove(self._arrivals.append)
+                self._arrivals.clear()
+            return bool(self._views)
 
 
 refresher = Refresher()
@@ -157,6 +254,7 @@ def show(futures: Iterable[Future[Any]], note: str = "") -> None:
     """Shows futures under the running cell, and keeps them current until they have ended."""
     futures = list(futures)
     view = View(futures, note)
-    view.show()
-    if any(row.finished is None for row in view._shown):
-        refresher.follow(view, futures)
+    if view.unfinished:
+        refresher.show(view, futures)
+    else:
+        view.show()

@@ -97,6 +97,7 @@ class Run:
         queued: When it was started by its caller (monotonic seconds), `started` when it began to
             run, `finished` when it ended; None while that has not happened.
         attempt: The number of the latest attempt, from 1.
+        begun: When the latest attempt began, if it is not the first.
         spans: The attempts that ended, when there was more than one.
         error: The exception as one line of text, for a failed run.
         leaked: Whether its flow returned without consuming it.
@@ -111,6 +112,7 @@ class Run:
         "_outcome",
         "arguments",
         "attempt",
+        "begun",
         "cell",
         "error",
         "finished",
@@ -148,6 +150,7 @@ class Run:
         self.started: float | None = None
         self.finished: float | None = None
         self.attempt = 1
+        self.begun: float | None = None
         self.spans: list[Span] | None = None
         self._outcome: Status | None = None
         self.error: str | None = None

@@ -86,6 +86,8 @@ class Extension:
         session = live()
         session.cell = f"In [{next_number(self._shell)}]"
         self._failed = session.unseen()
+        if getattr(info, "cell_id", None):
+            refresher.drop(info.cell_id)
         self._landings.land()
 
     def _after_cell(self, result: Any) -> None:
