@@ -155,7 +155,7 @@ class TestPage:
     @pytest.mark.parametrize("busy", [False, True], ids=["idle", "blocked"])
     def test_a_reload_shows_the_view_again(self, lab: Lab, busy: bool) -> None:
         """After a reload of the page the view is live again, and Cancel works, also while a cell blocks."""
-        notebook = opened(lab, SHOWN, "print('blocked', flush=True)\nfuture.exception()")
+        notebook = opened(lab, SHOWN, "print('blocked', flush=True)\nonix.wait([future])")
         notebook.run(2)
         live(notebook, 2)
         if busy:
@@ -165,7 +165,8 @@ class TestPage:
         view = live(notebook, 2)
         ticks(view)
         cancel(row(view, "long"))
-        expect(static(notebook, 2)).to_contain_text("cancelled")
+        # Lab no longer finds the display to update it: the view says so itself.
+        expect(notebook.view(2)).to_contain_text("cancelled")
         notebook.until_kernel("idle")
         assert notebook.evaluate("future.cancelled()") is True
 
@@ -199,11 +200,11 @@ class TestPage:
         expect(view.locator(".onix-row[data-status=failed]")).to_have_count(2)
         row(view, "fail").click()
         lab.screenshot(f"live-{theme}")
-        assert contrast(view) >= 4.5
+        assert hard_to_read(view) == []
         notebook.until("(gate.set(), True)[1]")
         final = static(notebook, 3)
         lab.screenshot(f"static-{theme}")
-        assert contrast(final) >= 4.5
+        assert hard_to_read(final) == []
 
     def test_motion_is_reduced_where_it_is_asked_for(self, lab: Lab) -> None:
         """With `prefers-reduced-motion` nothing in the view moves by itself."""
@@ -215,8 +216,11 @@ class TestPage:
         assert view.evaluate(moving) == 0
 
 
-# The least contrast of any text of the view with the nearest background behind it, as WCAG counts it.
-CONTRAST = """view => {
+# WCAG's least contrast for text.
+READABLE = 4.5
+
+# The contrast of each text of the view with what is behind it, as WCAG counts it, for those below the bound.
+CONTRAST = """(view, bound) => {
   const canvas = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
   const rgba = colour => {
     canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
@@ -236,20 +240,22 @@ CONTRAST = """view => {
     return layers.reduce((under, over) => over.map((c, i) => c * over[3] / 255 + under[i] * (1 - over[3] / 255)),
                          [255, 255, 255, 255]);
   };
-  let least = 21;
+  const hard = [];
   const walk = document.createTreeWalker(view, NodeFilter.SHOW_TEXT);
   for (let node; node = walk.nextNode();) {
     const element = node.parentElement;
     if (!node.data.trim() || element.closest('style') || !element.checkVisibility({visibilityProperty: true})) continue;
     const [a, b] = [light(rgba(getComputedStyle(element).color)), light(behind(element))];
-    least = Math.min(least, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
+    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (contrast < bound) hard.push(`${contrast.toFixed(1)}: ${node.data} (${element.className})`);
   }
-  return least;
+  return hard;
 }"""
 
 
-def contrast(view: Locator) -> float:
-    return float(view.evaluate(CONTRAST))
+def hard_to_read(view: Locator) -> list[str]:
+    """The texts of the view whose contrast is too low, with their contrast."""
+    return list(view.evaluate(CONTRAST, READABLE))
 
 
 class TestSaved:
@@ -265,7 +271,7 @@ class TestSaved:
 
     def test_the_file_has_the_final_state_only(self, finished: Notebook) -> None:
         """What is saved is HTML without script, and text: no widget."""
-        (output,) = finished.saved().cells[2].outputs
+        (output,) = [output for output in finished.saved().cells[2].outputs if output.output_type == "display_data"]
         assert set(output.data) == {"text/html", "text/plain"}
         assert "<script" not in output.data["text/html"]
         for text in ("held", "21", "LookupError: nothing at 1"):
