@@ -7,6 +7,7 @@ extension leave what runs alone. `live()` gives it, made at the first call.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import io
 import os
@@ -176,7 +177,8 @@ def _unbuffer(name: str) -> None:
     """
     stream = getattr(sys, name)
     if isinstance(stream, io.TextIOWrapper) and isinstance(stream.buffer, io.BufferedWriter):
-        stream.flush()
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+            stream.flush()
         raw = cast(io.BufferedWriter, stream.buffer.raw)
         setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, stream.errors, write_through=True))
         _keep_for_ever(stream)

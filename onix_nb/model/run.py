@@ -75,12 +75,14 @@ def is_kept(value: object) -> bool:
 
 
 def error_text(error: BaseException) -> str:
-    """`Type: message`, one line of bounded length, whatever the exception's `__str__` does."""
+    """`Type: message`, one line of bounded length that can be printed, whatever the exception's `__str__` does."""
     try:
         message = str(error)
     except Exception as failure:
         message = f"<its __str__ raised {type(failure).__name__}>"
     text = " ".join(f"{type(error).__name__}: {message}".split()) if message else type(error).__name__
+    # A lone surrogate can't be sent or written: it would take the whole message with it.
+    text = text[: LONGEST_TEXT + 1].encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
 
 

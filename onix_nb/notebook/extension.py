@@ -79,8 +79,13 @@ class Extension:
         self._aliased = True
 
     def _on_exit(self, change: Any) -> None:
-        if change["new"]:
-            _shorten_flush()
+        """Lets ipykernel end in time while something prints without end.
+
+        It waits for what was printed to be sent, up to ten seconds for each stream, before the interpreter exits.
+        """
+        for stream in (sys.stdout, sys.stderr):
+            if change["new"] and hasattr(stream, "flush_timeout"):
+                stream.flush_timeout = EXIT_FLUSH
 
     def _before_cell(self, info: Any) -> None:
         session = live()
@@ -96,16 +101,6 @@ class Extension:
         failed, self._failed = self._failed, []
         if failed:
             live().report(failed)
-
-
-def _shorten_flush() -> None:
-    """Lets ipykernel end in time while something prints without end.
-
-    It waits for what was printed to be sent, up to ten seconds for each stream, before the interpreter exits.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "flush_timeout"):
-            stream.flush_timeout = EXIT_FLUSH
 
 
 def _show_future(future: Future[Any]) -> None:

@@ -1,29 +1,76 @@
 """What a run writes to the kernel's streams is kept with the run; it is shown as ever.
 
-The streams stay the same objects, because logging handlers hold on to them: each gets a `write`
-of its own, in front of that of its class. Contexts say whose text it is, so that threads of
-`asyncio.to_thread` and interleaved coroutines are told apart. What somebody redirects elsewhere
-(`redirect_stdout`, `%%capture`) does not come by here, and is not kept.
+The streams stay the same objects, because logging handlers hold on to them. Contexts say whose
+text it is, so that threads of `asyncio.to_thread` and interleaved coroutines are told apart. What
+somebody redirects elsewhere (`redirect_stdout`, `%%capture`) does not come by here, and is not kept.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..model.attempt import current
 
+_innermost = current.get
 
-class Captured:
-    """A stream that keeps what runs write to it, until it is released."""
+
+def _keep(text: str) -> None:
+    """Keeps `text` with the run that this code belongs to, if any."""
+    attempt = _innermost()
+    if attempt is not None:
+        with contextlib.suppress(Exception):  # whatever goes wrong here, the user's print is right
+            attempt.run.keep_output(text)
+
+
+class Echo:
+    """Keeps what runs write to a stream of ipykernel, as the `echo` that is told of each write.
+
+    IPython gives the streams another `write` for each cell and takes it away at the cell's end,
+    with all that was put on top of it meanwhile; the echo is below that.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._before = stream.echo
+        self._keeps = True
+        stream.echo = self
+
+    def write(self, text: str) -> None:
+        """The stream was given `text`."""
+        if self._keeps:
+            _keep(text)
+        if self._before is not None:
+            self._before.write(text)
+
+    def flush(self) -> None:
+        """The stream is being flushed."""
+        if self._before is not None:
+            self._before.flush()
+
+    def release(self) -> None:
+        """Leaves the stream as it was. If somebody passes an echo on to us since, text just goes through."""
+        self._keeps = False
+        if self._stream.echo is self:
+            self._stream.echo = self._before
+
+
+class OwnWrite:
+    """Keeps what runs write to another stream, by a `write` of its own in front of that of its class.
+
+    In a terminal that holds when the extension is loaded before the first prompt (`ipython --ext`);
+    otherwise IPython takes it away at the end of the cell that has loaded it.
+    """
 
     def __init__(self, stream: Any) -> None:
         """Begins.
 
         Raises:
             TypeError: The stream can't have a `write` of its own.
+            AttributeError: It has no `write` at all.
         """
         self._own = vars(stream)
         self._before = self._own.get("write")
@@ -31,10 +78,7 @@ class Captured:
         self._write = self._own["write"] = self._keeping(stream.write)
 
     def release(self) -> None:
-        """Leaves the stream as it was.
-
-        If somebody has wrapped its `write` since, ours stays below theirs, and just lets text through.
-        """
+        """Leaves the stream as it was. If somebody has wrapped its `write` since, text just goes through ours."""
         self._keeps = False
         if self._own.get("write") is not self._write:
             return
@@ -44,32 +88,34 @@ class Captured:
             self._own["write"] = self._before
 
     def _keeping(self, through: Callable[[str], Any]) -> Callable[[str], Any]:
-        """`through`, and then the text is kept with the run that wrote it."""
-        innermost = current.get
+        """`through`, and then the text is kept."""
 
         @functools.wraps(through)
         def write(string: str) -> Any:
             __tracebackhide__ = True
             written = through(string)
-            attempt = innermost()
-            if attempt is not None and self._keeps:
-                with contextlib.suppress(Exception):  # whatever goes wrong here, the print was right
-                    attempt.run.keep_output(string)
+            if self._keeps:
+                _keep(string)
             return written
 
         return write
 
 
-def capture(*streams: Any) -> list[Captured]:
+def capture(*streams: Any) -> list[Echo | OwnWrite]:
     """Begins to keep what runs write to `streams`; those that don't allow it are left alone."""
-    captured = []
+    captured: list[Echo | OwnWrite] = []
     for stream in {id(stream): stream for stream in streams}.values():
         with contextlib.suppress(TypeError, AttributeError):  # has no attributes of its own; is None
-            captured.append(Captured(stream))
+            captured.append(Echo(stream) if _is_kernels(stream) else OwnWrite(stream))
     return captured
 
 
-def release(captured: Iterable[Captured]) -> None:
+def release(captured: Iterable[Echo | OwnWrite]) -> None:
     """Leaves the streams as they were."""
     for one in captured:
         one.release()
+
+
+def _is_kernels(stream: Any) -> bool:
+    iostream = sys.modules.get("ipykernel.iostream")  # not imported for a terminal
+    return iostream is not None and isinstance(stream, iostream.OutStream) and hasattr(stream, "echo")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,6 @@ class LabServer:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "notebooks"
-        self._runtime = folder / "runtime"
         self._log = folder / "server.log"
         settings = folder / "config" / "lab" / "user-settings" / "@jupyterlab"
         for plugin, values in SETTINGS.items():
@@ -39,7 +39,7 @@ class LabServer:
             **own,
             "JUPYTER_CONFIG_DIR": str(folder / "config"),
             "JUPYTER_DATA_DIR": str(folder / "data"),
-            "JUPYTER_RUNTIME_DIR": str(self._runtime),
+            "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
             "IPYTHONDIR": str(folder / "ipython"),
         }
         options = [
@@ -51,28 +51,40 @@ class LabServer:
             "--LabApp.news_url=None",
             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         ]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterlab", *options],
-                env=environment,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options],
+            env=environment,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
         self.url, self.token = self._address()
 
     def _address(self) -> tuple[str, str]:
-        """Where it listens. Looks again and again: the file that it writes then is the only sign."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline and self._process.poll() is None:
-            for file in self._runtime.glob("jpserver-*.json"):
-                if text := file.read_text(encoding="utf-8"):
-                    told = json.loads(text)
-                    return f"http://127.0.0.1:{told['port']}/", told["token"]
-            time.sleep(0.05)
+        """Where it listens, as it says in its log; the rest of that goes to a file."""
+        assert self._process.stdout is not None
+        told = ""
+        too_late = threading.Timer(PATIENCE, self._process.terminate)
+        too_late.start()
+        for line in self._process.stdout:
+            told += line
+            if found := re.search(r"http://127\.0\.0\.1:(\d+)/lab\?token=(\w+)", line):
+                too_late.cancel()
+                threading.Thread(target=self._keep, args=(told,), daemon=True).start()
+                return f"http://127.0.0.1:{found[1]}/", found[2]
+        too_late.cancel()
         self.stop()
-        pytest.fail(f"JupyterLab does not listen; it wrote:\n{self._log.read_text()}", pytrace=False)
+        pytest.fail(f"JupyterLab does not listen; it wrote:\n{told}", pytrace=False)
+
+    def _keep(self, told: str) -> None:
+        """Writes the log: a full pipe would hold the server up."""
+        assert self._process.stdout is not None
+        with self._log.open("w", encoding="utf-8") as log:
+            log.write(told)
+            log.writelines(self._process.stdout)
 
     def stop(self) -> None:
         """Ends the server, and with it its kernels."""

@@ -42,6 +42,12 @@ class TestFailures:
         assert f"started at In [{failing.reply['execution_count']}], line 2)" in report
         assert 'future = fail.start(word="lost")' in report
 
+    def test_one_whose_text_cannot_be_encoded_is_reported(self, notebook: Any) -> None:
+        """A lone surrogate is shown as its number; as it is, ipykernel could not send the report."""
+        notebook.ok(FAIL)
+        notebook.ok(FAILED.replace("lost", r"before \ud800 after"))
+        assert r"ValueError: before \ud800 after" in notebook.ok("1").stderr
+
     def test_it_is_reported_once(self, notebook: Any) -> None:
         """The cells after the report are quiet."""
         notebook.ok(FAIL)

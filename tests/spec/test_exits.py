@@ -365,10 +365,8 @@ def test_a_kernel_shuts_down(kernel: tuple[KernelManager, Any, Path]) -> None:
     assert complaints(errors, ("Fatal", "onix_nb")) == ""
 
 
-def test_a_kernel_restarts(kernel: tuple[KernelManager, Any, Path]) -> None:
+def restart(manager: KernelManager, client: Any) -> None:
     """The old process ends within five seconds, by itself, and there is a new one."""
-    manager, client, errors = kernel
-    start_all_work(client, but=("pending actions",))
     pid = kernel_pid(client)
     since = time.monotonic()
     manager.restart_kernel(now=False)
@@ -376,4 +374,19 @@ def test_a_kernel_restarts(kernel: tuple[KernelManager, Any, Path]) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert manager.is_alive()
+
+
+def test_a_kernel_restarts(kernel: tuple[KernelManager, Any, Path]) -> None:
+    """In time, and in silence."""
+    manager, client, errors = kernel
+    start_all_work(client, but=("pending actions", "a printing action"))
+    restart(manager, client)
+    assert complaints(errors, ("Fatal", "onix_nb", "Traceback", "Exception", "Error")) == ""
+
+
+def test_a_kernel_restarts_while_something_prints(kernel: tuple[KernelManager, Any, Path]) -> None:
+    """In time, too; ipykernel's own thread may then leave a traceback."""
+    manager, client, errors = kernel
+    start_all_work(client, but=("pending actions",))
+    restart(manager, client)
     assert complaints(errors, ("Fatal", "onix_nb")) == ""

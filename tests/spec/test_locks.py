@@ -15,6 +15,7 @@ import itertools
 import queue
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -138,6 +139,11 @@ def on_a_shared_thread() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def in_the_stdlibs_lock() -> bool:
+    """Whether this thread is in `threading`'s own account of threads: no other one can start or end meanwhile."""
+    return threading._active_limbo_lock._is_owned()  # type: ignore[attr-defined]
 
 
 class Elsewhere:
@@ -332,34 +338,49 @@ def test_warnings_may_use_onix_from_another_thread() -> None:
 # Finalizers. The garbage collector runs them at any allocation, so also in the middle of onix.
 
 
-class Garbage:
-    """An object that only the garbage collector can free, which then calls `on_free`; each makes the next."""
+class Chain:
+    """Objects that only the garbage collector can free, one at a time: each calls `on_free`, and makes the next."""
 
-    def __init__(self, on_free: Callable[[], Any], left: int) -> None:
+    def __init__(self, on_free: Callable[[], Any], length: int) -> None:
+        self.on_free = on_free
+        self.left = length
+        self.called = False
+
+
+class Garbage:
+    """A link of a chain."""
+
+    def __init__(self, chain: Chain) -> None:
         self._itself = self
-        self._on_free = on_free
-        self._left = left
+        self._chain = chain
 
     def __del__(self) -> None:
-        if self._left:
-            Garbage(self._on_free, self._left - 1)
-            if not on_a_shared_thread():
-                self._on_free()
+        chain = self._chain
+        if chain.left:
+            chain.left -= 1
+            Garbage(chain)
+            if not on_a_shared_thread() and not in_the_stdlibs_lock():
+                chain.on_free()
+                chain.called = True
 
 
 @contextlib.contextmanager
 def collecting_everywhere(on_free: Callable[[], Any], times: int) -> Iterator[None]:
-    """Frees garbage at almost every allocation in the block, on whichever thread makes it."""
+    """Frees garbage at almost every allocation in the block, on whichever thread makes it; once at least."""
     threshold = gc.get_threshold()
     gc.collect()
+    chain = Chain(on_free, times)
     gc.set_threshold(0)
-    Garbage(on_free, times)  # a collection in here would make it old, so never collected again
+    Garbage(chain)  # a collection in here would make it old, so never collected again
     gc.set_threshold(1, *threshold[1:])
     try:
         yield
     finally:
         gc.set_threshold(*threshold)
-        gc.collect()
+        deadline = time.monotonic() + WAIT
+        while not chain.called and time.monotonic() < deadline:
+            gc.collect()  # does nothing while another thread is in a collection, or in what that calls
+        chain.left = 0  # what it calls is of this test
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
@@ -367,10 +388,9 @@ def test_finalizers_may_use_onix_from_another_thread(call: Callable[[], Any]) ->
     """In the middle of any call into onix, on any thread."""
     elsewhere = Elsewhere(patience=4.0)
     with collecting_everywhere(elsewhere, times=4 * EVERY):
-        for turn in range(2000):  # a short call may take many until something is collected in it
-            if elsewhere.stuck or (turn >= 8 and elsewhere.called):
-                break
-            call()
+        for _ in range(8):
+            if not elsewhere.stuck:
+                call()
     elsewhere.check()
 
 
@@ -390,9 +410,7 @@ def test_finalizers_may_use_onix_on_their_own_thread(call: Callable[[], Any]) ->
         freed.append(future)
 
     def calls() -> None:
-        for turn in range(2000):
-            if turn >= 8 and freed:
-                break
+        for _ in range(8):
             call()
 
     worker = threading.Thread(target=calls, daemon=True)
