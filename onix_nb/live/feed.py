@@ -31,7 +31,10 @@ STOPPING, LEAKED, CANCELLABLE = 1, 2, 4
 DELTA_BYTES: Final = 64_000
 SNAPSHOT_BYTES: Final = 2_000_000
 # Rows that a view lists; of more it says how many.
-MOST_ROWS: Final = 50_000
+MOST_ROWS: Final = 40_000
+# Different names that a view tells apart; what comes later shares the last one.
+MOST_NAMES: Final = 1_000
+OTHER_NAME: Final = "…"
 # Failures of which the traceback is kept.
 MOST_TRACEBACKS: Final = 200
 # Room for the head of a delta without its names and texts.
@@ -80,7 +83,7 @@ class Feed:
         return bool(self._open)
 
     def add(self, run: Run, future: Future[Any] | None) -> None:
-        """Puts a run below the one that started it, if that is here, else at the top."""
+        """Puts a run below the one that started it, if that is here, else at the top; the next look finds it."""
         if run in self._index:
             return
         if len(self.rows) >= MOST_ROWS:
@@ -90,11 +93,12 @@ class Feed:
         number = len(self.rows)
         row = html.Row(run, future, parent, self.rows[parent].depth + 1 if parent >= 0 else 0)
         self._index[run] = number
+        if row.name not in self._names and len(self._names) >= MOST_NAMES:
+            row.name = OTHER_NAME
         self._names.setdefault(row.name, len(self._names))
         self.rows.append(row)
         self._states.append(None)
         self._open.append(number)
-        self._untold[number] = None
 
     def look(self) -> bool:
         """Notices what has changed. Returns whether something has."""
@@ -104,14 +108,14 @@ class Feed:
             row = self.rows[number]
             run = row.run
             state = (run.started, run.finished, run.stopping, run.leaked, run.attempt)
-            if run.finished is not None and not run.stopping:
+            ended = run.finished is not None and not run.stopping
+            if ended:
                 row.end(keep_traceback=self._tracebacks < MOST_TRACEBACKS)
                 self._tracebacks += row.traceback is not None
-                self._untold[number] = None
             else:
                 still.append(number)
-                if run.attempt > 1:
-                    self._untold[number] = None
+            if ended or run.attempt > 1 or self._states[number] is None:
+                self._untold[number] = None
             if state != self._states[number]:
                 self._states[number] = state
                 self._changed.append(number)

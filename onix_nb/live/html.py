@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import html
+import itertools
 import pathlib
 import re
 import time
@@ -70,8 +71,9 @@ class Row:
         self.parent = parent
         self.depth = depth
         self.name = preview_text(run.name)
-        arguments = ", ".join(f"{visible(name)}={preview(value, 40)}" for name, value in run.arguments.items())
-        self.arguments = arguments[: 2 * LONGEST_VALUE]
+        arguments = itertools.islice(run.arguments.items(), LONGEST_VALUE)
+        text = ", ".join(f"{preview_text(name)}={preview(value, 40)}" for name, value in arguments)
+        self.arguments = text[: 2 * LONGEST_VALUE]
         self.value = ""
         self.traceback: str | None = None
 
@@ -109,7 +111,8 @@ def details(row: Row) -> dict[str, str]:
         said.append(f"ran {seconds(run.elapsed or 0.0)}")
     for span in run.spans or ():
         said.append(f"attempt {span.attempt}: {preview_text(span.error or '')}")
-    arguments = (f"{visible(name)} = {preview(value, LONGEST_DETAIL)}" for name, value in run.arguments.items())
+    members = itertools.islice(run.arguments.items(), LONGEST_DETAIL)
+    arguments = (f"{preview_text(name)} = {preview(value, LONGEST_DETAIL)}" for name, value in members)
     return {
         "summary": " · ".join(said),
         "arguments": "\n".join(arguments)[:LONGEST_DETAIL],
@@ -160,7 +163,7 @@ def _first(members: Iterable[Any]) -> list[Any]:
 
 def preview_text(text: str) -> str:
     """A text that is shown as it is, on one line of bounded length."""
-    text = visible(text)
+    text = visible(text[: LONGEST_VALUE + 1])
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
 
 

@@ -10,6 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from ..engine.history import Runs
 from ..engine.session import live
+from ..live import clicks
 from ..live.view import refresher, show
 from ..model.future import Future
 from ..model.run import Run
@@ -49,6 +50,7 @@ class Extension:
 
     def unload(self) -> None:
         """Leaves IPython as it was before `load`."""
+        clicks.close()
         release(self._captured)
         self._shell.unobserve(self._on_exit, "exit_now")
         self._shell.events.unregister("pre_run_cell", self._before_cell)
