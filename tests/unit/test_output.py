@@ -21,7 +21,7 @@ from onix_nb.model import run as run_module
 from onix_nb.model.attempt import Attempt, current
 from onix_nb.model.output import LIMIT, LIMIT_OF_ALL, Counter, Output
 from onix_nb.model.run import Run
-from onix_nb.notebook.output import capture, release
+from onix_nb.notebook.output import _without_sockets, capture, release
 
 WAIT = 30
 
@@ -584,3 +584,15 @@ def test_a_print_outside_of_a_run_costs_less_than_a_microsecond() -> None:
     kept = seconds()
     release(captured)
     assert kept - plain < 1e-6
+
+
+def test_at_the_exit_the_main_thread_alone_uses_the_socket_of_a_thread_that_has_ended() -> None:
+    """What other threads write then is dropped: two threads must not use one socket."""
+    ended = threading.Thread(target=lambda: None)
+    ended.start()
+    ended.join(WAIT)
+    called: list[str] = []
+    schedule = _without_sockets(ended, None)
+    schedule(lambda: called.append("main"))
+    together(lambda: schedule(lambda: called.append("another")))
+    assert called == ["main"]
