@@ -571,19 +571,16 @@ def test_a_tracing_function_that_prints_everywhere_neither_hangs_nor_recurses() 
     assert run.output.text.count("[") > 20
 
 
-def test_a_print_outside_of_a_run_costs_less_than_a_microsecond() -> None:
-    """Two writes, one for the end of the line."""
+def test_a_print_outside_of_a_run_costs_little() -> None:
+    """Less than three times a print to a stream that does nothing, in the best of many alternating rounds."""
     stream = type("Sink", (), {"write": lambda self, text: len(text)})()
-    number = 10_000
-
-    def seconds() -> float:
-        return min(timeit.repeat(lambda: print("word", file=stream), number=number, repeat=9)) / number
-
-    plain = seconds()
-    captured = capture(stream)
-    kept = seconds()
-    release(captured)
-    assert kept - plain < 1e-6
+    plain, kept = [], []
+    for _ in range(30):
+        plain.append(timeit.timeit(lambda: print("word", file=stream), number=1_000))
+        captured = capture(stream)
+        kept.append(timeit.timeit(lambda: print("word", file=stream), number=1_000))
+        release(captured)
+    assert min(kept) < 3 * min(plain)
 
 
 def test_at_the_exit_the_main_thread_alone_uses_the_socket_of_a_thread_that_has_ended() -> None:
