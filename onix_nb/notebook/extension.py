@@ -17,10 +17,9 @@ from ..model.run import Run
 from ..model.waiting import DoneAndNotDone
 from .cells import Landings, next_number
 from .magics import OnixMagics
-from .output import capture, release
+from .output import capture, expect_exit, release
 
 ALIAS = "onix"
-EXIT_FLUSH = 0.5  # seconds
 
 
 class Extension:
@@ -81,13 +80,9 @@ class Extension:
         self._aliased = True
 
     def _on_exit(self, change: Any) -> None:
-        """Lets ipykernel end in time while something prints without end.
-
-        It waits for what was printed to be sent, up to ten seconds for each stream, before the interpreter exits.
-        """
-        for stream in (sys.stdout, sys.stderr):
-            if change["new"] and hasattr(stream, "flush_timeout"):
-                stream.flush_timeout = EXIT_FLUSH
+        """The kernel, or the terminal, is about to end."""
+        if change["new"]:
+            expect_exit(sys.stdout, sys.stderr)
 
     def _before_cell(self, info: Any) -> None:
         session = live()

@@ -10,10 +10,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from ..model.attempt import current
+
+# Seconds that ipykernel waits at its exit for what was printed to be sent; ten by default, for each stream.
+EXIT_FLUSH: Final = 0.5
 
 _innermost = current.get
 
@@ -114,6 +118,33 @@ def release(captured: Iterable[Echo | OwnWrite]) -> None:
     """Leaves the streams as they were."""
     for one in captured:
         one.release()
+
+
+def expect_exit(*streams: Any) -> None:
+    """Lets ipykernel end, in time, while threads go on to write to its `streams`.
+
+    It closes the sockets by which threads wake its IO thread while they may be using them; then it may wait for ever
+    for sockets to close. From now on they wake it by way of its event loop, and what they write when it has ended
+    is dropped.
+    """
+    for stream in streams:
+        if hasattr(stream, "flush_timeout"):
+            stream.flush_timeout = EXIT_FLUSH
+        with contextlib.suppress(AttributeError):  # not a stream of ipykernel, or of one that works otherwise
+            stream.pub_thread.schedule = _without_sockets(stream.pub_thread.thread, stream.pub_thread.io_loop)
+
+
+def _without_sockets(thread: threading.Thread, loop: Any) -> Callable[[Callable[[], Any]], None]:
+    """Stands in for `schedule` of ipykernel's IO thread, which has a function called on that thread."""
+    closing = threading.main_thread()
+
+    def schedule(function: Callable[[], Any]) -> None:
+        if thread.is_alive():
+            loop.add_callback(function)
+        elif threading.current_thread() is closing:  # the only one that may use the thread's own socket now
+            function()
+
+    return schedule
 
 
 def _is_kernels(stream: Any) -> bool:

@@ -303,3 +303,37 @@ class TestStreams:
             [sys.executable, "-c", SHELL], env=environment, capture_output=True, text=True, timeout=60, check=False
         )
         assert ended.stdout == "out\n'out\\nerr\\n'\n['TextIOWrapper.write', 'TextIOWrapper.write']\n", ended.stderr
+
+
+class TestExit:
+    PREPARE = """
+import sys, threading
+from onix_nb.notebook.output import expect_exit
+pub = sys.stdout.pub_thread
+
+def printed():
+    "How many sockets ipykernel has for threads that print, before and after a new one does."
+    before = len(pub._event_pipes)
+    thread = threading.Thread(target=lambda: print("from a thread", flush=True))
+    thread.start()
+    thread.join()
+    return before, len(pub._event_pipes)
+"""
+
+    @pytest.fixture
+    def exiting(self, new_notebook: Any) -> Any:
+        """A kernel of its own, because what is done at the exit is not taken back."""
+        notebook = new_notebook()
+        notebook.ok("%load_ext onix_nb")
+        notebook.ok(self.PREPARE)
+        return notebook
+
+    def test_threads_that_print_use_no_sockets_at_the_exit(self, exiting: Any) -> None:
+        """The kernel closes theirs while they may be using them, and then may never end; the text is shown as ever."""
+        before, after = value(exiting, "printed()")
+        assert after == before + 1  # the control: ipykernel's own way
+        exiting.ok("expect_exit(sys.stdout, sys.stderr)")
+        cell = exiting.ok("printed()")
+        before, after = ast.literal_eval(cell.value)
+        assert after == before
+        exiting.until(lambda: "from a thread" in cell.stdout)
