@@ -16,6 +16,7 @@ from .engine.flows import start_flow
 from .model.definition import Definition, secrets_among
 from .model.future import Future
 from .model.retry import RetryPolicy
+from .model.run import printable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -287,7 +288,7 @@ def _defined(kind: Any, function: Any, options: Mapping[str, Any]) -> Definition
         raise TypeError(f"class {function.__name__} can't be {article}: decorate a function that makes the object")
     if not callable(function) or isinstance(function, (staticmethod, classmethod)):
         raise TypeError(f"{function!r} can't be {article}: decorate a function")
-    name = options["name"] or getattr(function, "__name__", type(function).__name__)
+    name = printable(options["name"] or getattr(function, "__name__", type(function).__name__))
     call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
     if any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in (function, call)):
         raise TypeError(f"generator {name}() can't be {article}: return a list instead of yielding")

@@ -15,6 +15,7 @@ from ..model import process
 from ..model.attempt import current
 from ..model.definition import Definition
 from ..model.future import Future
+from ..model.run import printable
 from ..model.waiting import wait_all
 from .actions import ActionAttempt, new_run
 from .attempts import start
@@ -86,7 +87,8 @@ class Executor(concurrent.futures.Executor):
             RuntimeError: After `shutdown`, or while the interpreter exits.
             ExecutorError: In a forked child.
         """
-        name = getattr(fn, "__name__", None) or type(fn).__name__
+        name = getattr(fn, "__name__", None)
+        name = printable(name if isinstance(name, str) else type(fn).__name__)
         definition = Definition(name, "call", functools.partial(_call, fn, args, kwargs), is_open=True)
         self._refuse_after_shutdown()
         session = _live()

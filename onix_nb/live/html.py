@@ -105,7 +105,7 @@ def details(row: Row) -> dict[str, str]:
     """What a view tells of one run on demand: texts by the names that the page knows."""
     run = row.run
     began = clock_time(run.queued if run.started is None else run.started)
-    said = [f"{run.kind} {row.name}, run {run.id}", row.word, f"started at {visible(run.where)}"]
+    said = [f"{run.kind} {row.name}, run {run.id}", row.word, f"started at {preview_text(run.where)}"]
     if run.started is not None:
         said += [f"{began:%Y-%m-%d %H:%M:%S} UTC", f"queued {seconds(run.started - run.queued)}"]
         said.append(f"ran {seconds(run.elapsed or 0.0)}")

@@ -80,8 +80,11 @@ def error_text(error: BaseException) -> str:
         message = str(error)
     except Exception as failure:
         message = f"<its __str__ raised {type(failure).__name__}>"
-    text = " ".join(f"{type(error).__name__}: {message}".split()) if message else type(error).__name__
-    # A lone surrogate can't be sent or written: it would take the whole message with it.
+    return printable(" ".join(f"{type(error).__name__}: {message}".split()) if message else type(error).__name__)
+
+
+def printable(text: str) -> str:
+    """`text` of bounded length, without lone surrogates: they can't be sent or written, nor can what they are in."""
     text = text[: LONGEST_TEXT + 1].encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
 

@@ -97,6 +97,8 @@ class Notebook:
         for channel in (self._client.shell_channel, self._client.iopub_channel):
             self._poller.register(channel.socket, zmq.POLLIN)
         self._cells: dict[str, Cell] = {}
+        # What came for widgets, of any cell.
+        self.comms: list[dict[str, Any]] = []
 
     def close(self) -> None:
         self._client.stop_channels()
@@ -158,6 +160,9 @@ class Notebook:
         kind, content = message["msg_type"], message["content"]
         if kind == "update_display_data":
             self._update(content)
+            return
+        if kind.startswith("comm_"):
+            self.comms.append(message)
             return
         cell = self._cells.get(message["parent_header"].get("msg_id", ""))
         if cell is None:
