@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import CodeType
 from typing import Any, Final, Literal, NamedTuple
 
@@ -184,9 +184,8 @@ class Run:
         if self.line is None:
             return "?"
         file, line = self.line
-        if self.cell is not None and is_cell_file(file):
-            return f"{self.cell}, line {line}"
-        return f"{file.rpartition('/')[2]}:{line}"
+        cell = cell_of(file) or (self.cell if is_cell_file(file) else None)
+        return f"{file.rpartition('/')[2]}:{line}" if cell is None else f"{cell}, line {line}"
 
     @property
     def elapsed(self) -> float | None:
@@ -219,6 +218,24 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.name} {self.status}>"
+
+
+def _no_cell(file: str) -> None:
+    """Outside a notebook."""
+
+
+_cell_of: Callable[[str], str | None] = globals().get("_cell_of", _no_cell)
+
+
+def name_cells(cell_of: Callable[[str], str | None] = _no_cell) -> None:
+    """A notebook tells which cell (`In [3]`) has the code of a file's name; without an argument, no longer."""
+    global _cell_of
+    _cell_of = cell_of
+
+
+def cell_of(file: str) -> str | None:
+    """The cell that has the code of a file's name, as people name it; None for a file, or when it isn't known."""
+    return _cell_of(file)
 
 
 def is_cell_file(file: str) -> bool:

@@ -21,6 +21,12 @@ def next_number(shell: InteractiveShell) -> int:
     return len(shell.history_manager.input_hist_parsed)  # type: ignore[union-attr]
 
 
+def cell_of(shell: InteractiveShell, file: str) -> str | None:
+    """The cell that has the code of a file's name, as in `In [3]`; the last one, where several are the same."""
+    named = shell.compile.format_code_name(file)
+    return None if named is None else f"In [{named[1][3:-1]}]"
+
+
 _MISSING: Final = object()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from typing import Any
@@ -13,9 +14,9 @@ from ..engine.session import live
 from ..live import clicks
 from ..live.view import refresher, show
 from ..model.future import Future
-from ..model.run import Run
+from ..model.run import Run, name_cells
 from ..model.waiting import DoneAndNotDone
-from .cells import Landings, next_number
+from .cells import Landings, cell_of, next_number
 from .magics import OnixMagics
 from .output import capture, expect_exit, release
 
@@ -43,6 +44,7 @@ class Extension:
         self._shell.events.register("post_run_cell", self._after_cell)
         self._shell.observe(self._on_exit, "exit_now")
         self._captured = capture(sys.stdout, sys.stderr)
+        name_cells(functools.partial(cell_of, self._shell))
         self._alias()
         # The cell that loads the extension may start runs, too.
         live().cell = f"In [{next_number(self._shell) - 1}]"
@@ -50,6 +52,7 @@ class Extension:
     def unload(self) -> None:
         """Leaves IPython as it was before `load`."""
         clicks.close()
+        name_cells()
         release(self._captured)
         self._shell.unobserve(self._on_exit, "exit_now")
         self._shell.events.unregister("pre_run_cell", self._before_cell)

@@ -24,9 +24,10 @@ def work(x: int):
 futures = [work.start(x=x) for x in range({MANY})]"""
 SHOW = "shown = time.time()\nonix.runs(futures)"
 
-# What a machine with two cores that do other things, too, must reach.
-FIRST_PAINT = 2000  # milliseconds
-FRAMES = 25  # a second, while scrolling
+FIRST_PAINT = 1000  # milliseconds
+FRAMES = 50  # a second, while scrolling
+# Other things that the machine does may hit one of them.
+TRIES = 3
 # Of messages: how many a second, and their sizes.
 MOST_MESSAGES = 10
 LARGEST_DELTA = 64 * 1024
@@ -83,11 +84,17 @@ def shown(notebook: Notebook) -> Locator:
 
 def test_the_first_paint_is_soon(lab: Lab, notebook: Notebook) -> None:
     """From showing to rows on the page."""
-    lab.page.evaluate(WHEN_PAINTED)
-    shown(notebook)
-    took = lab.page.evaluate("painted") - notebook.evaluate("shown * 1000")
-    print(f"first paint of {MANY} runs: {took:.0f} ms")
-    assert took < FIRST_PAINT
+    took = []
+    for _ in range(TRIES):
+        lab.page.evaluate(WHEN_PAINTED)
+        shown(notebook)
+        took.append(lab.page.evaluate("painted") - notebook.evaluate("shown * 1000"))
+        print(f"first paint of {MANY} runs: {took[-1]:.0f} ms")
+        if took[-1] < FIRST_PAINT:
+            break
+        lab.command("notebook:clear-cell-output")
+        expect(notebook.view(2)).to_have_count(0)
+    assert min(took) < FIRST_PAINT
     assert notebook.view(2).locator(".onix-row").count() < 200, "rows that are out of sight are on the page"
 
 
@@ -96,12 +103,16 @@ def test_scrolling_is_smooth_while_they_run(lab: Lab, notebook: Notebook) -> Non
     view = shown(notebook)
     view.scroll_into_view_if_needed()
     open_gate(notebook)
-    told = view.locator(".onix-list").evaluate(SCROLL)
-    frames = sorted(told["frames"])
-    rate = 1000 * len(frames) / sum(frames)
-    print(f"scrolling: {rate:.0f} frames a second, 95 % under {frames[len(frames) * 95 // 100]:.0f} ms")
-    assert rate >= FRAMES
-    assert told["empty"] <= len(frames) // 10, f"{told['empty']} of {len(frames)} frames had no row in the middle"
+    rates = []
+    for _ in range(TRIES):
+        told = view.locator(".onix-list").evaluate(SCROLL)
+        frames = sorted(told["frames"])
+        rates.append(1000 * len(frames) / sum(frames))
+        print(f"scrolling: {rates[-1]:.0f} frames a second, 95 % under {frames[len(frames) * 95 // 100]:.0f} ms")
+        assert told["empty"] <= len(frames) // 10, f"{told['empty']} of {len(frames)} frames had no row in the middle"
+        if rates[-1] >= FRAMES:
+            break
+    assert max(rates) >= FRAMES
 
 
 def test_the_keyboard_reaches_them(lab: Lab, notebook: Notebook) -> None:

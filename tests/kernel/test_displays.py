@@ -44,7 +44,8 @@ class TestInPlace:
         assert "21" not in cell.text
         assert "succeeded" not in cell.text
         later = notebook.ok("gate.set()\nfuture.result(timeout=30)")
-        notebook.until(lambda: "succeeded" in cell.html)
+        notebook.until(lambda: "succeeded" in cell.text)
+        assert "succeeded" in cell.html.rpartition("</style>")[2]
         assert "21" in cell.text
         assert "running" not in cell.html.rpartition("</style>")[2]
         assert later.displays == []

@@ -121,6 +121,20 @@ class TestMessages:
         assert (details["result"], details["traceback"]) == ("", "")
         assert "started at In [" in details["summary"]
 
+    def test_a_traceback_names_cells(self, working: Any) -> None:
+        """Not the file in which ipykernel keeps a cell's source."""
+        defining = working.ok("@onix.action\ndef fail():\n    raise LookupError('nothing there')")
+        page = shown(
+            working,
+            "future, other = fail.start(), long.start()\nfuture.exception(timeout=30)\nonix.runs([future, other])",
+        )
+        page.send({"kind": "details", "run": int(working.ok("future.run.id").value)})
+        traceback = page.answer("details")["traceback"]
+        number = defining.reply["execution_count"]
+        assert f"  Cell In [{number}], line 3, in fail\n    raise LookupError('nothing there')" in traceback
+        assert traceback.endswith("LookupError: nothing there")
+        assert "onix_nb" not in traceback
+
     def test_cancel_of_one_run_and_of_all(self, working: Any) -> None:
         """A run by its number, or everything in the view; what is not in it goes on."""
         working.ok("outside = long.start()")

@@ -42,6 +42,15 @@ class TestFailures:
         assert f"started at In [{failing.reply['execution_count']}], line 2)" in report
         assert 'future = fail.start(word="lost")' in report
 
+    def test_the_line_is_named_by_the_cell_that_it_is_in(self, notebook: Any) -> None:
+        """A flow that another cell defines starts its runs there, whichever cell has started it."""
+        notebook.ok(FAIL)
+        defining = notebook.ok(
+            "@onix.flow\ndef fails():\n    future = fail.start(word='lost')\n    onix.wait([future])\n    return future"
+        )
+        notebook.ok("inner = fails.start().result()")
+        assert notebook.ok("inner.run.where").value == f"'In [{defining.reply['execution_count']}], line 3'"
+
     def test_one_whose_text_cannot_be_encoded_is_reported(self, notebook: Any) -> None:
         """A lone surrogate is shown as its number; as it is, ipykernel could not send the report."""
         notebook.ok(FAIL)

@@ -57,7 +57,7 @@ class TestRun:
             assert categories, f"stderr that is no warning: {text}"
             for category in categories:
                 assert category in words, f"{category} is not explained: {text}"
-        views = [output.data["text/plain"] for output in outputs if "onix-view" in str(output.get("data", ""))]
+        views = [output.data["text/plain"] for output in outputs if "onix-runs" in str(output.get("data", ""))]
         assert views
         for view in views:
             assert not re.search(r"[◐○] ", view), f"saved before it ended: {view}"
