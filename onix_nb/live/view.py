@@ -3,12 +3,13 @@
 A view is a display of its own (`display_id`), because the last expression of a cell has none. Where
 somebody sits at the page it is a widget, else HTML that is updated; both are kept current by one
 thread for the whole kernel, which ends when nothing that is shown is unfinished. The last update
-is static HTML and text: that is what the saved notebook shows.
+is static HTML and text: that is what the saved notebook shows. A terminal gets the text, once.
 """
 
 from __future__ import annotations
 
 import contextvars
+import logging
 import threading
 import time
 import uuid
@@ -29,6 +30,8 @@ from .feed import Feed
 if TYPE_CHECKING:
     from .widget import RunsWidget
 
+_log = logging.getLogger(__name__)
+
 # Seconds between two messages to a page, and between two updates of HTML in which just time passed.
 LOOK_SECONDS: Final = 0.1
 TICK_SECONDS: Final = 1.0
@@ -38,12 +41,15 @@ MOST_LOOKING: Final = 0.04
 MOST_HEARD: Final = 20
 
 
+def _is_notebook() -> bool:
+    """Whether what was displayed can be updated; a terminal would print it again."""
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
 def _cell_of_page() -> str | None:
     """The id of the running cell if somebody sits at a page that shows widgets, else None."""
     shell: Any = get_ipython()
-    if getattr(shell, "kernel", None) is None:
-        return None
-    return (shell.get_parent().get("metadata") or {}).get("cellId")
+    return (shell.get_parent().get("metadata") or {}).get("cellId") if _is_notebook() else None
 
 
 class View:
@@ -217,8 +223,13 @@ class Refresher:
                 views = list(self._views)
             ended = []
             for view in views:
-                view.arrive(arrivals)
-                if not view.refresh():
+                try:
+                    view.arrive(arrivals)
+                    goes_on = view.refresh()
+                except Exception:  # the others go on
+                    _log.exception("a view could not be brought up to date, and stays as it is")
+                    goes_on = False
+                if not goes_on:
                     ended.append(view)
             self._ended += ended
             with self._changed:
@@ -251,10 +262,10 @@ refresher = Refresher()
 
 
 def show(futures: Iterable[Future[Any]], note: str = "") -> None:
-    """Shows futures under the running cell, and keeps them current until they have ended."""
+    """Shows futures under the running cell, and in a notebook keeps them current until they have ended."""
     futures = list(futures)
     view = View(futures, note)
-    if view.unfinished:
+    if view.unfinished and _is_notebook():
         refresher.show(view, futures)
     else:
         view.show()

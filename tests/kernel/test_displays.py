@@ -91,6 +91,30 @@ class TestInPlace:
         assert notebook.ok("[future]").value == "[<Future double(x=4) succeeded>]"
 
 
+TERMINAL = """
+from IPython.terminal.interactiveshell import TerminalInteractiveShell
+shell = TerminalInteractiveShell.instance()
+for cell in (
+    "%load_ext onix_nb\\nimport onix, threading\\ngate = threading.Event()",
+    "@onix.action\\ndef held(x):\\n    gate.wait(30)\\n    return x",
+    "future = held.start(x=3)\\nfuture",
+    "from onix_nb.live.view import refresher\\nprint(refresher._views, refresher._thread)",
+    "gate.set()\\nfuture.result(timeout=30)",
+    "future",
+):
+    shell.run_cell(cell, store_history=True).raise_error()
+"""
+
+
+def test_a_terminal_gets_the_text_once(script: Any) -> None:
+    """What has been printed can't be updated: it is not printed again and again."""
+    lines = script(TERMINAL).passes(env={"IPYTHONDIR": "."}).splitlines()
+    first, last = (line.partition(": ")[2] for line in lines if "held(x=3)" in line)
+    assert "succeeded" not in first
+    assert "succeeded" in last
+    assert "[] None" in lines
+
+
 class TestSaved:
     @pytest.mark.parametrize(
         "shown", ["future", "onix.runs([future])", "onix.wait([future], timeout=0)"], ids=["future", "runs", "wait"]

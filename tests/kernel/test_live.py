@@ -208,6 +208,21 @@ class TestMessages:
         assert working.ok("from onix_nb.engine.attempts import listeners\nlisteners").value == "[]"
 
 
+def test_a_view_that_fails_leaves_the_others_alone(working: Any) -> None:
+    """It stays as it is, and the log has its error."""
+    bad, good = (shown(working, "future = held.start()\nfuture") for _ in range(2))
+    working.ok(
+        "import logging\nfrom onix_nb.live import view\nlogged = []\n"
+        "view._log.addFilter(lambda record: logged.append(record) and False)\n"
+        "view.refresher._views[0].refresh = lambda: 1 / 0\ngate.set()"
+    )
+    working.until(good.closed, "the widget to be closed")
+    assert "succeeded" in good.shown.text
+    assert "succeeded" not in bad.shown.text
+    assert working.ok("[record.exc_info[0].__name__ for record in logged]").value == "['ZeroDivisionError']"
+    working.ok("view._log.filters.clear()")
+
+
 # Values that are hard to show.
 HOSTILE = """
 import time
