@@ -288,7 +288,7 @@ def _defined(kind: Any, function: Any, options: Mapping[str, Any]) -> Definition
         raise TypeError(f"class {function.__name__} can't be {article}: decorate a function that makes the object")
     if not callable(function) or isinstance(function, (staticmethod, classmethod)):
         raise TypeError(f"{function!r} can't be {article}: decorate a function")
-    name = printable(options["name"] or getattr(function, "__name__", type(function).__name__))
+    name = _checked_name(options["name"] or getattr(function, "__name__", type(function).__name__))
     call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
     if any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in (function, call)):
         raise TypeError(f"generator {name}() can't be {article}: return a list instead of yielding")
@@ -302,7 +302,7 @@ def _defined(kind: Any, function: Any, options: Mapping[str, Any]) -> Definition
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise TypeError(f"{name}() can't be {article}: its parameter {parameter.name!r} can't be passed by name")
     return Definition(
-        _checked_name(name),
+        name,
         kind,
         function,
         is_async=inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call),
@@ -316,7 +316,7 @@ def _defined(kind: Any, function: Any, options: Mapping[str, Any]) -> Definition
 def _checked_name(name: object) -> str:
     if not isinstance(name, str) or not name:
         raise TypeError(f"name= takes a text, not {name!r}")
-    return name
+    return printable(name)
 
 
 def _checked_attempt_timeout(timeout: object) -> float | None:
