@@ -6,11 +6,11 @@ The map of the package; imports point from the lower lines to the upper ones, ne
 
     errors.py      every error and warning
     config.py      the settings in force, and configure()
-    model/         what a run is: Run, Future, wait, RetryPolicy. No threads, files or notebook
-    engine/        how runs run: the session, its threads and its event loop
+    model/         what a run is: Run, Future, RetryPolicy. No threads, files or notebook
+    explore/       runs as data: frames, the timeline
+    engine/        how runs run: the session, its threads and its event loop, wait
     functions.py   @action and @flow
-    explore/       runs as data: the timeline
-    live/          runs on the page: text, HTML, and their update in place
+    live/          runs on the page: the live view, its static form, clicks
     notebook/      IPython: the extension, %%onix_flow, hooks
 
 Where to read first: `functions.py` (what a user touches), then `model/future.py` (the heart: how
@@ -28,12 +28,12 @@ from ._version import __version__ as __version__
 from .config import configure
 from .engine.executor import Executor
 from .engine.history import runs
+from .engine.waiting import as_completed, wait
 from .functions import action, flow
 from .model.attempt import current_run
 from .model.future import Future
 from .model.parking import sleep
 from .model.retry import RetryPolicy
-from .model.waiting import as_completed, wait
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -61,6 +61,10 @@ __all__ = [
 def timeline(runs: Any = None, *, ax: Any = None) -> Any:
     """When runs waited and ran, as a Gantt chart by matplotlib. Not in Oryonix.
 
+    Up to 200 runs have a row each: time in the queue light, a segment for each attempt, a cross where one failed, and
+    flows as bands around what they started. Up to 5,000 share lanes; of more, curves say how many ran at once. It
+    sets no style, and closes no figure.
+
     Args:
         runs: Futures, what `wait` or `runs` returned; None for everything that is remembered.
         ax: The matplotlib `Axes` to draw on; None for new ones.
@@ -80,9 +84,10 @@ def timeline(runs: Any = None, *, ax: Any = None) -> Any:
         >>> onix.timeline(done).get_xlabel()
         'seconds'
     """
+    from .engine.history import chosen
     from .explore.timeline import timeline  # matplotlib is imported for those who draw
 
-    return timeline(runs, ax=ax)
+    return timeline(chosen(runs), ax=ax)
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

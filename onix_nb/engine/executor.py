@@ -16,11 +16,11 @@ from ..model.attempt import current
 from ..model.definition import Definition
 from ..model.future import Future
 from ..model.run import printable
-from ..model.waiting import wait_all
 from .actions import ActionAttempt, new_run
 from .attempts import start
 from .pool import Pool
 from .session import Session, live
+from .waiting import wait_all
 
 P = ParamSpec("P")
 T = TypeVar("T")

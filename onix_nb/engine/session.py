@@ -23,11 +23,11 @@ from ..errors import ExecutorError, UnseenFailureWarning
 from ..model import process
 from ..model.future import LOOKED, Future, settling
 from ..model.run import Run
-from ..model.waiting import wait_all
 from .aio import ActionLoop
 from .attempts import ThreadAttempt
 from .clock import Clock
 from .pool import Pool
+from .waiting import wait_all
 
 # How many finished runs are remembered: with their futures those that cells started, as records
 # the others.

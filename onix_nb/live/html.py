@@ -12,13 +12,13 @@ import itertools
 import pathlib
 import re
 import time
-import traceback
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from ..explore.tracebacks import stack_of
 from ..model.future import Future
-from ..model.run import Run, Status, Summary, cell_of, clock_time, is_kept
+from ..model.run import Run, Status, Summary, clock_time, is_kept
 
 # Rows shown, characters of one value, members of one container.
 MOST_ROWS: Final = 100
@@ -97,12 +97,7 @@ class Row:
 
 def traceback_text(error: BaseException, message: str) -> str:
     """The stack of an exception and its message, without running code of its class; the last 8 KB."""
-    frames = []
-    for frame in traceback.extract_tb(error.__traceback__):
-        (text,) = traceback.format_list([frame])
-        cell = cell_of(frame.filename)
-        frames.append(text if cell is None else text.replace(f'File "{frame.filename}"', f"Cell {cell}", 1))
-    return multiline("".join([*frames, message])[-LONGEST_TRACEBACK:])
+    return multiline((stack_of(error) + message)[-LONGEST_TRACEBACK:])
 
 
 def details(row: Row) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Views of futures in a notebook, kept current in place until everything in them has ended.
+"""Views of runs in a notebook, kept current in place until everything in them has ended.
 
 A view is a display of its own (`display_id`), because the last expression of a cell has none. Where
 somebody sits at the page it is a widget, else HTML that is updated; both are kept current by one
@@ -9,6 +9,7 @@ is static HTML and text: that is what the saved notebook shows. A terminal gets 
 from __future__ import annotations
 
 import contextvars
+import itertools
 import logging
 import threading
 import time
@@ -22,8 +23,7 @@ from IPython.display import display
 
 from ..engine.attempts import listeners
 from ..engine.session import live
-from ..model.future import Future
-from ..model.run import Run
+from ..model.future import Entry, Future
 from . import html
 from .feed import Feed
 
@@ -53,28 +53,26 @@ def _cell_of_page() -> str | None:
 
 
 class View:
-    """Some futures, and the runs below them, on the page."""
+    """Some runs, and those below them, on the page."""
 
-    def __init__(self, futures: Iterable[Future[Any]], note: str = "") -> None:
+    def __init__(self, entries: Iterable[Entry], note: str = "") -> None:
         self.cell = _cell_of_page()
         self._note = note
         self._display_id = f"onix-{uuid.uuid4().hex}"
         self._widget: RunsWidget | None = None
         self._updated = 0.0
         self._last: dict[str, str] = {}
-        futures = sorted(futures, key=lambda future: future.run.id if future.run else 0)
-        begun = min((future.run.queued for future in futures if future.run), default=time.monotonic())
+        own = dict(sorted(entries, key=lambda entry: entry[0].id))
+        begun = next((run.queued for run in own), time.monotonic())
         # Guards the feed: the view's thread, the cells and the page use it.
         self._lock = threading.RLock()
         self._feed = Feed(begun, note)
-        own = {future.run: future for future in futures if future.run}
         if any(run.kind == "flow" for run in own):
             unfinished = live().unfinished.copy()
-            inside = dict(own)
             for run in live().runs():
-                if run in own or run.parent in inside:
-                    inside.setdefault(run, unfinished.get(run))  # type: ignore[arg-type]
-            own = dict(sorted(inside.items(), key=lambda item: item[0].id))
+                if run.parent in own:
+                    own.setdefault(run, unfinished.get(run))
+            own = dict(sorted(own.items(), key=lambda entry: entry[0].id))
         for run, future in own.items():
             self._feed.add(run, future)
         self._feed.look()
@@ -96,7 +94,7 @@ class View:
             bundle["application/vnd.jupyter.widget-view+json"] = shown  # type: ignore[assignment]
         display(bundle, raw=True, display_id=self._display_id)
 
-    def arrive(self, arrivals: Iterable[tuple[Run, Future[Any] | None]]) -> None:
+    def arrive(self, arrivals: Iterable[Entry]) -> None:
         """Takes runs that have started, if they belong below one that is here."""
         with self._lock:
             for run, future in arrivals:
@@ -171,20 +169,21 @@ class Refresher:
         self._thread: threading.Thread | None = None
         self._hurry = False
         # Runs that have started since the last look; while there are views, each start appends one.
-        self._arrivals: deque[tuple[Run, Future[Any] | None]] = deque()
+        self._arrivals: deque[Entry] = deque()
         # Views that have ended since the last `flush`. Guarded by `_refreshing`.
         self._ended: list[View] = []
         # One look at a time.
         self._refreshing = threading.RLock()
 
-    def show(self, view: View, futures: Iterable[Future[Any]]) -> None:
+    def show(self, view: View, entries: Iterable[Entry]) -> None:
         """Shows `view`, and keeps it current until all of it has ended."""
         with self._changed:
             self._views.append(view)
             if self._arrivals.append not in listeners:
                 listeners.append(self._arrivals.append)
         view.show()
-        for _, future in zip(range(MOST_HEARD), futures, strict=False):
+        unfinished = (future for run, future in entries if future is not None and run.finished is None)
+        for future in itertools.islice(unfinished, MOST_HEARD):
             future._hear(self._settled)
         with self._changed:
             if self._thread is None:
@@ -261,11 +260,11 @@ class Refresher:
 refresher = Refresher()
 
 
-def show(futures: Iterable[Future[Any]], note: str = "") -> None:
-    """Shows futures under the running cell, and in a notebook keeps them current until they have ended."""
-    futures = list(futures)
-    view = View(futures, note)
+def show(entries: Iterable[Entry], note: str = "") -> None:
+    """Shows runs under the running cell, and in a notebook keeps them current until they have ended."""
+    entries = list(entries)
+    view = View(entries, note)
     if view.unfinished and _is_notebook():
-        refresher.show(view, futures)
+        refresher.show(view, entries)
     else:
         view.show()

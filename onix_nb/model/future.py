@@ -553,3 +553,7 @@ def _wake_loop(loop: asyncio.AbstractEventLoop, waiting: asyncio.Future[None]) -
 
 
 Future.__module__ = "onix_nb"
+
+
+#: A run with its future; None for an inline call, and where the future has been forgotten.
+Entry = tuple[Run, Future[Any] | None]

@@ -30,12 +30,12 @@ _ids = itertools.count(1)
 _first_outputs: Final[dict[Run, Output]] = {}
 
 # Added to a monotonic time it gives the seconds since the epoch, as the clock stood at import.
-_EPOCH: Final = time.time() - time.monotonic()
+EPOCH: Final = time.time() - time.monotonic()
 
 
 def clock_time(monotonic: float) -> datetime.datetime:
     """The UTC time of a monotonic one; for display only."""
-    return datetime.datetime.fromtimestamp(monotonic + _EPOCH, datetime.UTC)
+    return datetime.datetime.fromtimestamp(monotonic + EPOCH, datetime.UTC)
 
 
 class Span(NamedTuple):
@@ -183,9 +183,7 @@ class Run:
         """The line that started the run, as text: `file.py:12`, or `In [3], line 2` in a notebook."""
         if self.line is None:
             return "?"
-        file, line = self.line
-        cell = cell_of(file) or (self.cell if is_cell_file(file) else None)
-        return f"{file.rpartition('/')[2]}:{line}" if cell is None else f"{cell}, line {line}"
+        return place(*self.line, self.cell)
 
     @property
     def elapsed(self) -> float | None:
@@ -236,6 +234,18 @@ def name_cells(cell_of: Callable[[str], str | None] = _no_cell) -> None:
 def cell_of(file: str) -> str | None:
     """The cell that has the code of a file's name, as people name it; None for a file, or when it isn't known."""
     return _cell_of(file)
+
+
+def place(file: str, line: int, cell: str | None = None) -> str:
+    """A line of code as text: `In [3], line 2`, or `file.py:12`.
+
+    Args:
+        file: The name of the code's file; for a cell, as tracebacks have it.
+        line: Its line, from 1.
+        cell: The cell that it is taken for, if it is a cell's and nobody knows which.
+    """
+    cell = cell_of(file) or (cell if is_cell_file(file) else None)
+    return f"{file.rpartition('/')[2]}:{line}" if cell is None else f"{cell}, line {line}"
 
 
 def is_cell_file(file: str) -> bool:

@@ -9,13 +9,13 @@ from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from ..engine.history import Runs
 from ..engine.session import live
+from ..engine.waiting import DoneAndNotDone
+from ..explore.runs import Runs
 from ..live import clicks
 from ..live.view import refresher, show
 from ..model.future import Future
 from ..model.run import Run, name_cells
-from ..model.waiting import DoneAndNotDone
 from .cells import Landings, cell_of, next_number
 from .magics import OnixMagics
 from .output import capture, expect_exit, release
@@ -107,15 +107,15 @@ def _show_future(future: Future[Any]) -> None:
     if future.run is None:
         print(repr(future))  # made by hand: there is no run to show
     else:
-        show([future])
+        show([(future.run, future)])
 
 
 def _show_waited(waited: DoneAndNotDone[Any]) -> None:
-    show([*waited.done, *waited.not_done], f"{len(waited.done)} done, {len(waited.not_done)} not done")
+    show(waited.runs.entries, f"{len(waited.done)} done, {len(waited.not_done)} not done")
 
 
 def _show_runs(runs: Runs) -> None:
-    show(runs.futures)
+    show(runs.entries)
 
 
 _loaded: Extension | None = globals().get("_loaded")

@@ -12,6 +12,7 @@ from IPython.core.magic import Magics, cell_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
 from ..engine.flows import start_flow
+from ..engine.history import runs
 from ..live.view import show
 from ..model.definition import Definition
 from .cells import CellBody, Landings, next_number
@@ -52,7 +53,7 @@ class OnixMagics(Magics):
         future = start_flow(definition, {}, _Origin(body.code))
         if name is not None:
             shell.user_ns[name] = future
-        show([future])
+        show(runs([future]).entries)
         if options.wait:
             future.result()
 

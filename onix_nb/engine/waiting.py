@@ -13,19 +13,23 @@ import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Set
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from .. import config
-from .future import SETTLED, Future, settling
-from .parking import block, checked_timeout, checkpoint
-from .process import refuse_in_child
-from .waiter import Waiter
+from ..explore.runs import Runs
+from ..model.future import SETTLED, Future, settling
+from ..model.parking import block, checked_timeout, checkpoint
+from ..model.process import refuse_in_child
+from ..model.waiter import Waiter
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 T = TypeVar("T")
 
 
 class DoneAndNotDone(NamedTuple, Generic[T]):
-    """What `wait` returned.
+    """What `wait` returned; as the last line of a cell, a live view. The frames are not in Oryonix.
 
     Attributes:
         done: The futures that were done at that moment.
@@ -34,6 +38,24 @@ class DoneAndNotDone(NamedTuple, Generic[T]):
 
     done: set[Future[T]]
     not_done: set[Future[T]]
+
+    @property
+    def runs(self) -> Runs:
+        """The runs of all of them, in the order of starting; without futures that were made by hand."""
+        entries = [(future.run, future) for future in (*self.done, *self.not_done) if future.run is not None]
+        return Runs(sorted(entries, key=lambda entry: entry[0].id))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each run, in the order of starting, as `Runs.to_frame` has it."""
+        return self.runs.to_frame()
+
+    def results(self) -> pd.DataFrame:
+        """What the runs returned, as a tidy frame, as `Runs.results` has it."""
+        return self.runs.results()
+
+    def errors(self) -> pd.DataFrame:
+        """One row for each failure, as `Runs.errors` has it."""
+        return self.runs.errors()
 
 
 DoneAndNotDone.__module__ = "onix_nb"
