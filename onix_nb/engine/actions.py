@@ -108,8 +108,8 @@ def call_action(definition: Definition, arguments: Mapping[str, Any], origin: Or
     else:
         run.end("succeeded", time.monotonic())
     finally:
-        session.unfinished.pop(run, None)
         session.archive.append(run)
+        session.unfinished.pop(run, None)
     return result
 
 

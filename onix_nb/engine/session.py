@@ -72,8 +72,8 @@ class Session:
     def settled(self, future: Future[Any]) -> None:
         """A run has ended that a cell started, or a flow that left it behind."""
         run = future.run
-        self.unfinished.pop(run, None)  # type: ignore[arg-type]
         self.archive.append(run)  # type: ignore[arg-type]
+        self.unfinished.pop(run, None)  # type: ignore[arg-type]
         if run.parent is None:  # type: ignore[union-attr]
             self._recent.append(future)
         if future._exception is not None and future._seen != LOOKED:
@@ -90,8 +90,8 @@ class Session:
 
     def forget(self, future: Future[Any]) -> None:
         """Keeps of a run that has ended just the record."""
-        self.unfinished.pop(future.run, None)  # type: ignore[arg-type]
         self.archive.append(future.run)  # type: ignore[arg-type]
+        self.unfinished.pop(future.run, None)  # type: ignore[arg-type]
 
     def fail(self, future: Future[Any]) -> None:
         """Remembers a failure to report, unless somebody looks at it first."""
@@ -109,7 +109,9 @@ class Session:
 
     def runs(self) -> list[Run]:
         """Every run that is remembered, in order of starting."""
-        runs = {*self.archive.copy(), *self.unfinished.copy(), *(future.run for future in self._recent.copy())}
+        # A run that ends is put into the archive before it is taken out of `unfinished`: none is missed.
+        unfinished = self.unfinished.copy()
+        runs = {*unfinished, *self.archive.copy(), *(future.run for future in self._recent.copy())}
         return sorted((run for run in runs if run is not None), key=lambda run: run.id)
 
     # Failures that nobody looked at.

@@ -17,7 +17,7 @@ from ..live.view import refresher, show
 from ..model.future import Future
 from ..model.run import Run, name_cells
 from .cells import Landings, cell_of, next_number
-from .magics import OnixMagics
+from .magics import LINE_MAGICS, OnixMagics
 from .output import capture, expect_exit, release
 
 ALIAS = "onix"
@@ -34,8 +34,11 @@ class Extension:
         self._failed: list[Run] = []
 
     def load(self) -> None:
-        """Registers the magic, the displays, the hooks and the alias."""
-        self._shell.register_magics(OnixMagics(self._shell, self._landings))
+        """Registers the magics, the displays, the hooks and the alias."""
+        magics = OnixMagics(self._shell, self._landings)
+        self._shell.register_magics(magics)
+        for name in LINE_MAGICS:
+            self._shell.set_hook("complete_command", magics.complete, str_key=f"%{name}")
         formatter = self._shell.display_formatter.ipython_display_formatter  # type: ignore[union-attr]
         formatter.for_type(Future, _show_future)
         formatter.for_type(DoneAndNotDone, _show_waited)
@@ -62,6 +65,9 @@ class Extension:
             formatter.pop(shown, None)
         manager = self._shell.magics_manager
         manager.magics["cell"].pop("onix_flow", None)
+        for name in LINE_MAGICS:
+            manager.magics["line"].pop(name, None)
+            self._shell.strdispatchers["complete_command"].strs.pop(f"%{name}", None)
         manager.registry.pop(OnixMagics.__name__, None)
         if self._aliased and sys.modules.get(ALIAS) is sys.modules["onix_nb"]:
             sys.modules.pop(ALIAS, None)

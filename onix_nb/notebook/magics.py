@@ -1,18 +1,20 @@
-"""`%%onix_flow`: a cell as a flow in the background."""
+"""The magics: `%%onix_flow`, a cell as a flow in the background; `%onix_runs`, `%onix_timeline` and `%onix_cancel`."""
 
 from __future__ import annotations
 
 import keyword
 import types
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, cell_magic, magics_class, no_var_expand
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
 from ..engine.flows import start_flow
 from ..engine.history import runs
+from ..explore.runs import Runs
 from ..live.view import show
 from ..model.definition import Definition
 from .cells import CellBody, Landings, next_number
@@ -56,6 +58,93 @@ class OnixMagics(Magics):
         show(runs([future]).entries)
         if options.wait:
             future.result()
+
+    @magic_arguments()
+    @argument("name", nargs="?", metavar="NAME", help="only runs of functions, or flow cells, with this name")
+    @argument("--failed", action="store_true", help="only those that failed")
+    @argument("--unfinished", action="store_true", help="only those that wait or run")
+    @argument("--leaked", action="store_true", help="only those whose flow returned without consuming them")
+    @argument("--frame", action="store_true", help="as a pandas DataFrame instead of a live view")
+    @line_magic
+    def onix_runs(self, line: str) -> Any:
+        """Show what this kernel runs and ran, live; or a part of it.
+
+        `failed = %onix_runs --failed` gives the runs, as `onix.runs()` does.
+        """
+        options = parse_argstring(self.onix_runs, line)
+        found = runs(name=_unquoted(options.name))
+        entries = [
+            (run, future)
+            for run, future in found.entries
+            if (not options.failed or run.status == "failed")
+            and (not options.unfinished or run.status in UNFINISHED)
+            and (not options.leaked or run.leaked)
+        ]
+        return Runs(entries).to_frame() if options.frame else Runs(entries)
+
+    @magic_arguments()
+    @argument("name", nargs="?", metavar="NAME", help="only runs of functions, or flow cells, with this name")
+    @line_magic
+    def onix_timeline(self, line: str) -> None:
+        """Draw when runs waited and ran, with what they started, by matplotlib."""
+        from ..explore.timeline import timeline  # numpy and matplotlib are imported for those who draw
+
+        options = parse_argstring(self.onix_timeline, line)
+        timeline(_with_children(runs(name=_unquoted(options.name))))
+
+    @magic_arguments()
+    @argument("which", nargs="?", metavar="ID|NAME", help="the id of a run, or the name of functions or flow cells")
+    @argument("--all", action="store_true", help="everything that has not ended")
+    @line_magic
+    def onix_cancel(self, line: str) -> None:
+        """Cancel what waits or runs, as `future.cancel(interrupt=True)` does, with everything that it started."""
+        options = parse_argstring(self.onix_cancel, line)
+        which = _unquoted(options.which)
+        if options.all == (options.which is not None):
+            raise UsageError("%onix_cancel: say which: the id of a run, a name, or --all")
+        found = [
+            (run, future)
+            for run, future in runs(status=UNFINISHED).entries
+            if future is not None and (options.all or which in (str(run.id), run.name))
+        ]
+        if not found and not options.all:
+            raise UsageError(f"%onix_cancel: nothing that waits or runs has the id or the name {which!r}")
+        cancelled = sum(future.cancel(interrupt=True) for _, future in found if future is not None)
+        print(f"cancelled {cancelled} run{'s' * (cancelled != 1)}")
+
+    def complete(self, shell: InteractiveShell, event: Any) -> list[str]:
+        """What may follow `%onix_runs`, `%onix_timeline` and `%onix_cancel`."""
+        command = event.line.split()[0].lstrip("%")
+        found = runs(status=UNFINISHED if command == "onix_cancel" else None)
+        words = [*_OPTIONS[command], *sorted({run.name for run in found if " " not in run.name})]
+        if command == "onix_cancel":
+            words += [str(run.id) for run in found]
+        return [word for word in words if word.startswith(event.symbol)]
+
+
+# The magics that complete what follows them, with their options.
+_OPTIONS: Final[Mapping[str, Sequence[str]]] = {
+    "onix_runs": ("--failed", "--frame", "--leaked", "--unfinished"),
+    "onix_timeline": (),
+    "onix_cancel": ("--all",),
+}
+LINE_MAGICS: Final = tuple(_OPTIONS)
+UNFINISHED: Final = ("pending", "running")
+
+
+def _unquoted(text: str | None) -> str | None:
+    """A name as it is: IPython keeps the quotes that hold it together."""
+    quoted = text is not None and len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if text is not None and quoted else text
+
+
+def _with_children(chosen: Runs) -> Runs:
+    """The runs, and everything below them."""
+    found = dict(chosen.entries)
+    for run, future in runs().entries:  # a parent comes before what it started
+        if run.parent in found:
+            found.setdefault(run, future)
+    return Runs(found.items())
 
 
 class _Origin:
