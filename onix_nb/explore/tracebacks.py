@@ -33,7 +33,8 @@ def is_own(file: str) -> bool:
     """Whether code in a file is the user's own: of a cell or a prompt, or in a file outside the libraries."""
     if file.startswith("<"):
         return cell_of(file) is not None or file == "<stdin>"
-    return not file.startswith((_PACKAGE, *_libraries()))
+    # Compiled libraries name their sources as they were when they were built.
+    return os.path.isabs(file) and not file.startswith((_PACKAGE, *_libraries()))
 
 
 @functools.cache

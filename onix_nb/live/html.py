@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from ..explore.tracebacks import stack_of
 from ..model.future import Future
-from ..model.run import Run, Status, Summary, clock_time, is_kept
+from ..model.run import Run, Status, Summary, clock_time, is_kept, plain
 
 # Rows shown, characters of one value, members of one container.
 MOST_ROWS: Final = 100
@@ -139,6 +139,7 @@ def preview(value: object, most: int = LONGEST_VALUE) -> str:
 
 
 def _text(value: object, depth: int) -> str:
+    value = plain(value)
     if is_kept(value):
         return repr(value)
     if isinstance(value, Summary) or type(value).__module__.startswith("onix_nb."):

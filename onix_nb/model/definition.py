@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from .future import Future
 from .retry import RetryPolicy
-from .run import LONGEST_TEXT, SCALARS, Kind, Summary, is_kept
+from .run import LONGEST_TEXT, SCALARS, Kind, Summary, is_kept, plain
 
 # Arguments whose values are never shown or kept, by their names.
 _SECRET: Final = re.compile(r"passw(or)?d|secret|api_?key|access_?token", re.IGNORECASE)
@@ -70,7 +70,8 @@ class Definition:
                     f"{self.kind} {self.name}() got a future as argument {name!r}: pass its value, "
                     f"{name}={name}.result()"
                 )
-            record[name] = MASKED if name in secrets else value if is_kept(value) else Summary(value)
+            short = plain(value)
+            record[name] = MASKED if name in secrets else short if is_kept(short) else Summary(value)
         return record
 
 

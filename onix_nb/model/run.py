@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import sys
 import time
 from collections.abc import Callable, Mapping
 from types import CodeType
@@ -72,6 +73,14 @@ def is_kept(value: object) -> bool:
     """Whether a record may keep `value` itself."""
     kind = type(value)
     return kind in SCALARS or (kind is str and len(value) <= LONGEST_TEXT)  # type: ignore[arg-type]
+
+
+def plain(value: object) -> object:
+    """A scalar of numpy as Python's own; anything else as it is."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic) and type(value).__module__ == "numpy":
+        return value.item()
+    return value
 
 
 def error_text(error: BaseException) -> str:

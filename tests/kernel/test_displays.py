@@ -225,6 +225,16 @@ class TestEscaped:
         # Control: the class does notice.
         assert notebook.ok("text = repr(Hostile())\nHostile.shouted").value == "['repr']"
 
+    def test_scalars_of_numpy_are_shown_as_numbers(self, notebook: Any) -> None:
+        """As arguments and results, also inside of containers."""
+        notebook.ok(HOSTILE)
+        notebook.ok(
+            "import numpy as np\nnumbers = act.start(one=np.float64(0.5), many=[np.int8(7), np.bool_(True)])\n"
+            "result = numbers.result(timeout=30)"
+        )
+        assert "one=0.5" in notebook.ok("numbers").text
+        assert "{'one': 0.5, 'many': [7, True]}" in notebook.ok("numbers").text
+
     def test_big_values_are_cut(self, notebook: Any) -> None:
         """A view is of bounded size whatever is passed, returned or raised."""
         notebook.ok(HOSTILE)

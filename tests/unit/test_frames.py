@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import onix_nb as onix
 from onix_nb.explore.frames import STATUS, TEXT, _record, column
+from onix_nb.explore.tracebacks import is_own
 
 MICROSECONDS, UTC_MICROSECONDS = np.dtype("timedelta64[us]"), pd.DatetimeTZDtype("us", "UTC")
 TEXTS = pd.Series([], dtype=TEXT).dtype
@@ -463,6 +464,23 @@ class TestErrors:
         assert "pandas" in row["traceback"]
         row = self.errors_of(chained).iloc[0]
         assert row["where"] == f"test_frames.py:{chained.__wrapped__.__code__.co_firstlineno + 8}"
+
+    @pytest.mark.parametrize(
+        ("file", "own"),
+        [
+            ("/home/me/work.py", True),
+            ("<stdin>", True),
+            ("<string>", False),
+            ("<frozen importlib._bootstrap>", False),
+            ("sklearn/metrics/_dist_metrics.pyx", False),
+            (threading.__file__, False),
+            (pd.__file__, False),
+            (onix.__file__, False),
+        ],
+    )
+    def test_whose_code_is_in_a_file(self, file: str, own: bool) -> None:
+        """Not the user's: of libraries, of onix, and what compiled libraries call their sources."""
+        assert is_own(file) is own
 
     def test_causes_and_notes(self) -> None:
         """From the nearest to the first."""
