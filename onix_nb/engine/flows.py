@@ -17,7 +17,7 @@ from ..model.run import Run
 from .actions import Origin, new_run, owner_of
 from .aio import cancel_task, run_flow
 from .attempts import ThreadAttempt, start
-from .session import Session, live, warn_unseen
+from .session import MOST_TOLD, Session, and_more, live, warn_unseen
 
 
 class FlowAttempt(ThreadAttempt):
@@ -137,9 +137,9 @@ class FlowAttempt(ThreadAttempt):
 
 
 def _describe(run: Run, leaked: list[Future[Any]]) -> str:
-    """The report of a flow's leaked futures, a line each."""
+    """The report of a flow's leaked futures, a line each for the first."""
     lines = []
-    for future in leaked:
+    for future in leaked[:MOST_TOLD]:
         child = future.run
         assert child is not None
         state = {"failed": f"it failed: {child.error}", "cancelled": "it was cancelled"}.get(
@@ -149,7 +149,7 @@ def _describe(run: Run, leaked: list[Future[Any]]) -> str:
     many = len(leaked) > 1
     return (
         f"flow {run.name!r} returned while {len(leaked)} future{'s' * many} that it started "
-        f"{'were' if many else 'was'} not consumed:{''.join(lines)}\n"
+        f"{'were' if many else 'was'} not consumed:{''.join(lines)}{and_more(len(leaked))}\n"
         "Ask each for result() or exception(), give it to onix.wait(), or detach() it."
     )
 

@@ -34,6 +34,9 @@ from .waiting import wait_all
 RECENT_FUTURES: Final = 100
 ARCHIVED_RUNS: Final = 10_000
 
+# A warning names so many runs, and counts the others.
+MOST_TOLD: Final = 20
+
 # At exit: seconds for the calls of `onix.Executor` to end, then for interrupted runs to stop.
 EXIT_GRACE: Final = 3.0
 STOP_GRACE: Final = 0.5
@@ -247,13 +250,19 @@ class Gate:
 def warn_unseen(runs: list[Run]) -> None:
     """One warning for failures that nobody looked at; each with its line and its message."""
     many = len(runs) > 1
-    lines = "".join(f"\n  {run.name} (run {run.id}, started at {run.where}): {run.error}" for run in runs)
+    told = [f"\n  {run.name} (run {run.id}, started at {run.where}): {run.error}" for run in runs[:MOST_TOLD]]
+    lines = "".join(told) + and_more(len(runs))
     message = (
         f"{len(runs)} run{'s' * many} failed and nobody asked for {'their results' if many else 'its result'}:{lines}\n"
         "Ask each future for result() or exception(), or detach() it."
     )
     file, line = runs[0].line or ("onix", 1)
     warnings.warn_explicit(UnseenFailureWarning(message), None, file, line)
+
+
+def and_more(number: int) -> str:
+    """The line that ends a list of which a warning tells the first."""
+    return f"\n  … and {number - MOST_TOLD:,} more: see onix.runs()" if number > MOST_TOLD else ""
 
 
 # Survives a reload of this module: the old value is found in its namespace.

@@ -266,6 +266,64 @@ def _in_children(rounds: int, ours: str, theirs: str) -> Measured:
     return Measured(over, f"{median(mine):.0f} to {median(peer):.0f} ms")
 
 
+def _finished(n: int) -> Any:
+    """`n` finished runs, one in 50 of which has failed, as `onix.runs()` gives them."""
+    import onix_nb as onix
+
+    @onix.action
+    def work(x: int, kind: str) -> int:
+        if x % 50 == 7:
+            raise LookupError(f"nothing at {x}")
+        return x
+
+    futures = [work.start(x=x, kind="work") for x in range(n)]
+    for future in futures:
+        future.exception()
+    return onix.runs(futures)
+
+
+def frame(n: int = 100_000, rounds: int = 5) -> Measured:
+    """Seconds that `to_frame()` of `n` finished runs takes, pandas imported before."""
+    runs = _finished(n)
+    runs[:100].to_frame()
+    return _best(rounds, runs.to_frame)
+
+
+def small_frame(n: int = 100, rounds: int = 100) -> Measured:
+    """Milliseconds that `to_frame()` of `n` finished runs takes."""
+    best = frame(n, rounds)
+    return Measured(best.value * MILLI, f"best of {rounds}")
+
+
+def chart(n: int = 5_000, rounds: int = 3) -> Measured:
+    """Seconds until a new timeline of `n` finished runs is drawn, matplotlib imported before."""
+    import matplotlib as mpl
+    from matplotlib import pyplot
+
+    import onix_nb as onix
+
+    mpl.use("Agg")
+
+    def draw() -> None:
+        axes = onix.timeline(runs)
+        axes.figure.canvas.draw()
+        pyplot.close(axes.figure)
+
+    runs = _finished(10)
+    draw()
+    runs = _finished(n)
+    return _best(rounds, draw)
+
+
+def big_chart(n: int = 100_000, rounds: int = 3) -> Measured:
+    """The same of very many."""
+    return chart(n, rounds)
+
+
+def _best(rounds: int, work: Callable[[], object]) -> Measured:
+    return Measured(min(_seconds(work) for _ in range(rounds)), f"best of {rounds}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Figure:
     """A figure, and what is asked of it.
@@ -320,5 +378,9 @@ FIGURES = {
         Figure("memory of a finished future with its run", 1.5, 1.5, " KB", memory, {"rounds": 1}),
         Figure("import onix_nb, over concurrent.futures and asyncio", 60, 150, " ms", imports, {"rounds": 9}),
         Figure("%load_ext onix_nb, over one of IPython's own", 150, 375, " ms", load, {"rounds": 9}),
+        Figure("to_frame() of 100,000 runs", 1.5, 6, " s", frame, {"rounds": 2}),
+        Figure("to_frame() of 100 runs", 10, 1_000, " ms", small_frame, {}),
+        Figure("timeline of 5,000 runs", 2, 8, " s", chart, {"rounds": 2}),
+        Figure("timeline of 100,000 runs", 6, 24, " s", big_chart, {"rounds": 1}),
     )
 }

@@ -67,6 +67,26 @@ def test_loading_the_extension_is_quick() -> None:
     guard("load")
 
 
+def test_a_frame_of_very_many_runs_is_a_matter_of_seconds() -> None:
+    """100,000 rows in at most 6 s (asked: 1.5)."""
+    guard("frame")
+
+
+def test_a_small_frame_is_there_at_once() -> None:
+    """100 rows in at most a second (asked: 10 ms)."""
+    guard("small_frame")
+
+
+def test_a_timeline_of_many_runs_is_a_matter_of_seconds() -> None:
+    """5,000 runs in at most 8 s (asked: 2)."""
+    guard("chart")
+
+
+def test_a_timeline_of_very_many_runs_is_a_matter_of_seconds() -> None:
+    """100,000 runs in at most 24 s (asked: 6)."""
+    guard("big_chart")
+
+
 @pytest.mark.parametrize(("value", "kept"), [(0.3, True), (0.85, True), (0.86, False), (3.0, False)])
 def test_a_figure_beyond_its_bound_is_told(value: float, kept: bool) -> None:
     """The control: the guards tell a slow figure from one that keeps its bound."""

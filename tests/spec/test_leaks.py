@@ -775,6 +775,22 @@ def test_a_detached_failure_is_nobodys_concern() -> None:
 # The garbage collector
 
 
+def test_a_warning_of_very_many_names_the_first_and_counts_the_others() -> None:
+    """Of leaks and of failures: a thousand lines would be read by nobody."""
+
+    @onix.flow
+    def leaks() -> None:
+        onix.wait([double.start(x=x) for x in range(3)])
+        for x in range(1000):
+            double.start(x=x)
+
+    with pytest.warns(LeakedFutureWarning, match="1000 futures") as caught:
+        leaks()
+    lines = str(caught[0].message).splitlines()
+    assert len(lines) == 1 + 20 + 1 + 1
+    assert lines[21] == "  … and 980 more: see onix.runs()"
+
+
 def test_nothing_is_reported_from_garbage_collection(held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Futures may be dropped and collected, running, failed or leaked: reports come from flows and cells only."""
     unraisable: list[Any] = []

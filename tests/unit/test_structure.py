@@ -98,7 +98,7 @@ def test_an_upward_import_is_caught() -> None:
 
 
 @pytest.mark.parametrize(
-    "heavy", ["pandas", "matplotlib", "anywidget", "IPython", "loky", "distributed", "ctypes", "sqlite3"]
+    "heavy", ["pandas", "numpy", "matplotlib", "anywidget", "IPython", "loky", "distributed", "ctypes", "sqlite3"]
 )
 def test_the_import_is_light(heavy: str) -> None:
     """`import onix_nb`, starting and waiting load nothing that nobody asked for."""
