@@ -133,26 +133,29 @@ def multiline(text: str) -> str:
 
 
 def preview(value: object, most: int = LONGEST_VALUE) -> str:
-    """A short text for a value, without running code of its class."""
-    text = visible(_text(value, 2))
+    """A short text for a value, without running code of its class; with all digits where there is room."""
+    text = visible(_text(value, 2, exact=most > LONGEST_VALUE))
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _text(value: object, depth: int) -> str:
+def _text(value: object, depth: int, *, exact: bool) -> str:
     value = plain(value)
-    if is_kept(value):
-        return repr(value)
-    if isinstance(value, Summary) or type(value).__module__.startswith("onix_nb."):
+    if type(value) is float and not exact:
+        return min(repr(value), f"{value:.6g}", key=len)
+    if is_kept(value) or isinstance(value, Summary) or type(value).__module__.startswith("onix_nb."):
         return repr(value)
     if type(value) is str:
         return repr(value[:LONGEST_VALUE])
     if depth and type(value) in (list, tuple, set, frozenset):
-        parts = [_text(member, depth - 1) for member in _first(value)]  # type: ignore[arg-type]
+        parts = [_text(member, depth - 1, exact=exact) for member in _first(value)]  # type: ignore[arg-type]
         inner = ", ".join(parts) + ", …" * (len(value) > MOST_MEMBERS)  # type: ignore[arg-type]
         left, right = {list: "[]", tuple: "()"}.get(type(value), "{}")  # type: ignore[call-overload]
         return f"{left}{inner}{right}"
     if depth and type(value) is dict:
-        parts = [f"{_text(key, 0)}: {_text(member, depth - 1)}" for key, member in _first(value.items())]
+        parts = [
+            f"{_text(key, 0, exact=exact)}: {_text(member, depth - 1, exact=exact)}"
+            for key, member in _first(value.items())
+        ]
         return "{" + ", ".join(parts) + ", …" * (len(value) > MOST_MEMBERS) + "}"
     return repr(Summary(value))
 
@@ -261,12 +264,12 @@ def _row_html(row: Row, begun: float, span: float, now: float) -> str:
     return (
         f'<tr class="onix-row onix-{run.status}" title="{title}">'
         f'<td class="onix-status">{GLYPHS[run.status]} {html.escape(row.word)}</td>'
-        f'<td class="onix-call">{"&nbsp;" * 2 * min(row.depth, 12)}'
+        f'<td class="onix-call" title="{html.escape(f"{row.name}({row.arguments})")}">{"&nbsp;" * 2 * min(row.depth, 12)}'
         f'<span class="onix-name">{html.escape(row.name)}</span>'
         f'<span class="onix-args">({html.escape(row.arguments)})</span></td>'
         f'<td class="onix-bar"><span class="onix-track">{_bars(row, begun, span, now)}</span></td>'
         f'<td class="onix-time">{elapsed(row, now)}</td>'
-        f'<td class="onix-value">{html.escape(row.value)}</td></tr>'
+        f'<td class="onix-value" title="{html.escape(row.value)}">{html.escape(row.value)}</td></tr>'
     )
 
 

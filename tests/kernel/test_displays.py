@@ -235,6 +235,14 @@ class TestEscaped:
         assert "one=0.5" in notebook.ok("numbers").text
         assert "{'one': 0.5, 'many': [7, True]}" in notebook.ok("numbers").text
 
+    def test_rows_show_few_digits(self, notebook: Any) -> None:
+        """Six of a float that has more."""
+        notebook.ok(HOSTILE)
+        notebook.ok(
+            "floats = act.start(word=[0.1 + 0.2, 1e300, float('nan'), 0.25])\nresult = floats.result(timeout=30)"
+        )
+        assert "word': [0.3, 1e+300, nan, 0.25]" in notebook.ok("floats").text
+
     def test_big_values_are_cut(self, notebook: Any) -> None:
         """A view is of bounded size whatever is passed, returned or raised."""
         notebook.ok(HOSTILE)
