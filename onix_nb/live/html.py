@@ -260,11 +260,12 @@ def _head_html(rows: Sequence[Row], note: str, took: float) -> str:
 def _row_html(row: Row, begun: float, span: float, now: float) -> str:
     run = row.run
     began = clock_time(run.queued if run.started is None else run.started)
+    call = f"{row.name}({row.arguments})"
     title = f"run {run.id}, {'started' if run.started else 'queued'} {began:%H:%M:%S} UTC"
     return (
         f'<tr class="onix-row onix-{run.status}" title="{title}">'
         f'<td class="onix-status">{GLYPHS[run.status]} {html.escape(row.word)}</td>'
-        f'<td class="onix-call" title="{html.escape(f"{row.name}({row.arguments})")}">{"&nbsp;" * 2 * min(row.depth, 12)}'
+        f'<td class="onix-call" title="{html.escape(call)}">{"&nbsp;" * 2 * min(row.depth, 12)}'
         f'<span class="onix-name">{html.escape(row.name)}</span>'
         f'<span class="onix-args">({html.escape(row.arguments)})</span></td>'
         f'<td class="onix-bar"><span class="onix-track">{_bars(row, begun, span, now)}</span></td>'
