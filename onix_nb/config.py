@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 Leaks = Literal["warn", "error", "cancel", "ignore"]
 Executor = Literal["threads"]
+OnRerun = Literal["attach", "restart", "parallel"]
 
 
 def default_workers() -> int:
@@ -30,6 +31,7 @@ class Settings:
     executor: Executor = "threads"
     max_workers: int | None = None
     max_flows: int | None = None
+    on_rerun: OnRerun = "attach"
 
     @property
     def workers(self) -> int:
@@ -68,6 +70,7 @@ _CHECKS: Mapping[str, Callable[[str, object], Any]] = {
     "executor": _choice(*get_args(Executor)),
     "max_workers": _count,
     "max_flows": _count,
+    "on_rerun": _choice(*get_args(OnRerun)),
 }
 
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -147,6 +150,7 @@ def configure(
     executor: Executor = _KEEP,
     max_workers: int | None = _KEEP,
     max_flows: int | None = _KEEP,
+    on_rerun: OnRerun = _KEEP,
 ) -> Configured:
     """Changes settings for this process, at once; as a context manager, until its end. Not in Oryonix.
 
@@ -164,6 +168,9 @@ def configure(
             cores plus 4, 32 at most.
         max_flows: How many of the flows that cells start run at once; None (default) for any
             number. Child flows always start.
+        on_rerun: What a cell does that is run again while something that it started is unfinished:
+            `"attach"` (default) takes the same starts over instead of starting them twice,
+            `"restart"` cancels them first, `"parallel"` starts more.
 
     Returns:
         A context manager that restores what this call changed when its block ends.

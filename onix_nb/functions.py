@@ -94,6 +94,12 @@ class Function(Generic[P, R]):
         names = [f"{name}=" for name, p in self._parameters.items() if p.kind in _BY_NAME]
         return ", ".join(names) or "no arguments"
 
+    def _fingerprinted(self) -> tuple[Any, ...]:
+        """What is compared to tell whether it has changed."""
+        definition = self._definition
+        retry = None if definition.retry is None else dataclasses.astuple(definition.retry)
+        return definition.kind, definition.name, definition.invoke, retry, definition.timeout
+
     def __str__(self) -> str:
         return f"{self._definition.kind} {self._definition.name}()"
 

@@ -73,6 +73,10 @@ def start_action(definition: Definition, arguments: Mapping[str, Any], origin: O
     """Starts an action in the background: on a thread, or on the event loop if it is async."""
     session = live()
     parent = current.get()
+    if parent is None and session.execution is not None:
+        earlier = session.execution.earlier(definition, arguments)
+        if earlier is not None:
+            return earlier
     owner: Owner = session if parent is None else owner_of(session, parent, definition)
     run = new_run(session, parent, definition, arguments, origin)
     attempt: StartedAttempt

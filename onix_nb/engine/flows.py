@@ -158,6 +158,10 @@ def start_flow(definition: Definition, arguments: Mapping[str, Any], origin: Ori
     """Starts a flow on a thread of its own."""
     session = live()
     parent = current.get()
+    if parent is None and session.execution is not None:
+        earlier = session.execution.earlier(definition, arguments)
+        if earlier is not None:
+            return earlier
     owner = owner_of(session, parent, definition)
     run = new_run(session, parent, definition, arguments, origin)
     attempt = FlowAttempt(definition, run, copy_context(), session.clock, session.flows)

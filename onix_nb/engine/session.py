@@ -16,11 +16,13 @@ import threading
 import time
 import warnings
 from collections import deque
-from typing import Any, Final, cast
+from collections.abc import Mapping
+from typing import Any, Final, Protocol, cast
 
 from .. import config
 from ..errors import ExecutorError, UnseenFailureWarning
 from ..model import process
+from ..model.definition import Definition
 from ..model.future import LOOKED, Future, settling
 from ..model.run import Run
 from .aio import ActionLoop
@@ -42,6 +44,16 @@ EXIT_GRACE: Final = 3.0
 STOP_GRACE: Final = 0.5
 
 
+class Execution(Protocol):
+    """A run of a cell, which remembers what it starts, and takes over what it started when it ran before."""
+
+    def earlier(self, definition: Definition, arguments: Mapping[str, Any]) -> Future[Any] | None:
+        """The future that stands for this start already, if there is one."""
+
+    def opened(self, future: Future[Any]) -> None:
+        """The cell has started `future`."""
+
+
 class Session:
     """Holds what runs and what ran. It owns the futures that cells (or scripts) start.
 
@@ -49,6 +61,7 @@ class Session:
         unfinished: Every run that has not ended, with its future; None for an inline call.
         archive: The records of the last finished runs.
         cell: The cell that runs now, as people name it (`In [3]`); None outside a notebook.
+        execution: What the running cell starts and takes over; None outside a cell.
     """
 
     def __init__(self) -> None:
@@ -56,6 +69,7 @@ class Session:
         self.unfinished: dict[Run, Future[Any] | None] = {}
         self.archive: deque[Run] = deque(maxlen=ARCHIVED_RUNS)
         self.cell: str | None = None
+        self.execution: Execution | None = None
         self.clock = Clock()
         self.actions = Pool("action", settings.workers, self.clock)
         self.flows = Pool("flow", None, self.clock)
@@ -71,6 +85,8 @@ class Session:
 
     def opened(self, future: Future[Any]) -> None:
         """A cell started `future`; `unfinished` has it already."""
+        if self.execution is not None:
+            self.execution.opened(future)
 
     def settled(self, future: Future[Any]) -> None:
         """A run has ended that a cell started, or a flow that left it behind."""

@@ -6,10 +6,12 @@ import ast
 import inspect
 import types
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 
 from IPython.core.interactiveshell import InteractiveShell
+
+from ..model.fingerprint import of_code
 
 
 def next_number(shell: InteractiveShell) -> int:
@@ -44,6 +46,7 @@ class CellBody:
         Raises:
             SyntaxError: With the line of the cell.
         """
+        self._names = shell.user_ns
         source = shell.transform_cell(cell)
         file = shell.compile.cache(source, next_number(shell) - 1, raw_code=cell)
         flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -55,6 +58,11 @@ class CellBody:
             self._value = compile(ast.Expression(last.value), file, "eval", flags=flags, dont_inherit=True)
         codes = [code for code in (self.code, self._value) if code is not None]
         self.is_async = any(code.co_flags & inspect.CO_COROUTINE for code in codes)
+
+    def fingerprint(self) -> Hashable:
+        """What the cell does, with what it uses of the notebook now."""
+        codes = (self.code,) if self._value is None else (self.code, self._value)
+        return of_code(codes, self._names)
 
     def run(self, names: dict[str, Any]) -> Any:
         """Runs the cell with `names` as its globals; the value of its last expression."""

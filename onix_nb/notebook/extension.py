@@ -5,18 +5,21 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 
+from .. import config
 from ..engine.session import live
 from ..engine.waiting import DoneAndNotDone
 from ..explore.runs import Runs
 from ..live import clicks
 from ..live.view import refresher, show
-from ..model.future import Future
+from ..model.future import Entry, Future
 from ..model.run import Run, name_cells
 from .cells import Landings, cell_of, next_number
+from .executions import Execution, Executions
 from .magics import LINE_MAGICS, OnixMagics
 from .output import capture, expect_exit, release
 
@@ -29,6 +32,7 @@ class Extension:
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
         self._landings = Landings(shell)
+        self._executions = Executions()
         self._aliased = False
         # Failures that were there when the running cell began: reported when it ends.
         self._failed: list[Run] = []
@@ -72,6 +76,7 @@ class Extension:
         if self._aliased and sys.modules.get(ALIAS) is sys.modules["onix_nb"]:
             sys.modules.pop(ALIAS, None)
         live().cell = None
+        live().execution = None
 
     def _alias(self) -> None:
         """Makes `import onix` work, unless that name is taken."""
@@ -97,11 +102,14 @@ class Extension:
         session = live()
         session.cell = f"In [{next_number(self._shell)}]"
         self._failed = session.unseen()
-        if getattr(info, "cell_id", None):
-            refresher.drop(info.cell_id)
+        cell_id = getattr(info, "cell_id", None)
+        if cell_id:
+            refresher.drop(cell_id)
         self._landings.land()
+        session.execution = self._executions.begin(cell_id, info.raw_cell, config.current.on_rerun)
 
     def _after_cell(self, result: Any) -> None:
+        live().execution = self._executions.end(succeeded=result.success)
         self._landings.land()
         refresher.flush()
         failed, self._failed = self._failed, []
@@ -113,15 +121,22 @@ def _show_future(future: Future[Any]) -> None:
     if future.run is None:
         print(repr(future))  # made by hand: there is no run to show
     else:
-        show([(future.run, future)])
+        _show([(future.run, future)])
 
 
 def _show_waited(waited: DoneAndNotDone[Any]) -> None:
-    show(waited.runs.entries, f"{len(waited.done)} done, {len(waited.not_done)} not done")
+    _show(waited.runs.entries, f"{len(waited.done)} done, {len(waited.not_done)} not done")
 
 
 def _show_runs(runs: Runs) -> None:
-    show(runs.entries)
+    _show(runs.entries)
+
+
+def _show(entries: Sequence[Entry], note: str = "") -> None:
+    """A view, which says what of it the cell has taken over from when it ran before."""
+    execution = live().execution
+    attached = execution.note(entries) if isinstance(execution, Execution) else ""
+    show(entries, "; ".join(filter(None, (note, attached))))
 
 
 _loaded: Extension | None = globals().get("_loaded")

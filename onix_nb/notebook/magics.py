@@ -5,19 +5,23 @@ from __future__ import annotations
 import keyword
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
+from .. import config
+from ..config import OnRerun
 from ..engine.flows import start_flow
 from ..engine.history import runs
+from ..engine.session import live
 from ..explore.runs import Runs
 from ..live.view import show
 from ..model.definition import Definition
 from .cells import CellBody, Landings, next_number
+from .executions import Execution
 
 
 @magics_class
@@ -33,6 +37,11 @@ class OnixMagics(Magics):
     @argument("name", nargs="?", metavar="NAME", help="the variable that becomes the future of the flow")
     @argument("--wait", action="store_true", help="wait until the flow has ended, and raise its exception")
     @argument("--local", action="store_true", help="keep the names that the cell binds out of the notebook")
+    @argument(
+        "--on-rerun",
+        choices=get_args(OnRerun),
+        help="when the cell is run again while its flow goes on: attach to it (default), restart it, or run one more",
+    )
     @cell_magic
     def onix_flow(self, line: str, cell: str) -> None:
         """Run the cell as a flow in the background; it returns at once and shows the flow live.
@@ -52,10 +61,17 @@ class OnixMagics(Magics):
         definition = Definition(
             flow, "flow", self._landings.body(flow, body, local=options.local), is_async=body.is_async
         )
-        future = start_flow(definition, {}, _Origin(body.code))
+        execution = live().execution
+        future = None
+        if isinstance(execution, Execution):
+            policy = options.on_rerun or config.current.on_rerun
+            future = execution.take_over_flow((name, body.fingerprint()), policy)
+        if future is None:
+            future = start_flow(definition, {}, _Origin(body.code))
         if name is not None:
             shell.user_ns[name] = future
-        show(runs([future]).entries)
+        entries = runs([future]).entries
+        show(entries, execution.note(entries) if isinstance(execution, Execution) else "")
         if options.wait:
             future.result()
 
