@@ -26,8 +26,9 @@ class RunsWidget(anywidget.AnyWidget):
     is kept, compared and sent whole.
     """
 
-    _esm = html.STATIC / "runs.js"
-    _css = html.STATIC / "runs.css"
+    # Texts: of a file anywidget would keep each widget that has read it, to tell it of changes.
+    _esm = (html.STATIC / "runs.js").read_text(encoding="utf-8")
+    _css = (html.STATIC / "runs.css").read_text(encoding="utf-8")
     head = traitlets.Unicode().tag(sync=True)
     snapshot = traitlets.Bytes().tag(sync=True)
 
@@ -49,6 +50,12 @@ class RunsWidget(anywidget.AnyWidget):
                 whole = self._feed.snapshot(time.monotonic())
             state.update(head=json.dumps(whole.head), snapshot=whole.records)
         return state
+
+    def close(self) -> None:
+        """Closes the widget, and the one that ipywidgets has made for its layout."""
+        layout = self.layout
+        super().close()
+        layout.close()
 
     def tell(self, message: Message) -> None:
         """Sends runs to the page."""
