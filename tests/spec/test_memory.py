@@ -205,7 +205,8 @@ def test_10_000_records_are_kept() -> None:
     runs = [run for run in onix.runs() if run.name == "count"]
     assert 9_900 <= len(runs) <= 10_000
     assert runs[-1].arguments == {"x": 10_999}
-    assert runs[0].arguments["x"] >= 1_000
+    # A thread that is held up between the end of a run and its account hands in its record late.
+    assert sum(run.arguments["x"] < 1_000 for run in runs) <= 100
     assert len(onix.runs()) <= 10_101
 
 
