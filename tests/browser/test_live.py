@@ -170,6 +170,23 @@ class TestPage:
         notebook.until_kernel("idle")
         assert notebook.evaluate("future.cancelled()") is True
 
+    @pytest.mark.parametrize("source", ["%onix_runs --unfinished", SHOWN], ids=["the magic", "the cell again"])
+    def test_a_page_that_was_lost_shows_the_runs_again(self, lab: Lab, source: str) -> None:
+        """The tab is closed and opened again: the magic, or running the cell again, shows what goes on, live."""
+        notebook = opened(lab, SHOWN, "%onix_runs --unfinished")
+        notebook.run(2)
+        live(notebook, 2)
+        notebook.saved()
+        lab.page.goto("about:blank")  # nobody sits there any more
+        notebook.reload()
+        number = 2 if source == SHOWN else 3
+        notebook.run(number)
+        view = live(notebook, number)
+        ticks(view)
+        assert notebook.evaluate("len(onix.runs(status='running', name='long'))") == 1
+        cancel(row(view, "long"))
+        expect(static(notebook, number)).to_contain_text("cancelled")
+
     def test_a_rerun_closes_the_old_view(self, lab: Lab) -> None:
         """Running a cell again leaves one view, and in the kernel no widget of the old one."""
         notebook = opened(lab, SHOWN)
