@@ -18,6 +18,7 @@ from ..live import clicks
 from ..live.view import refresher, show
 from ..model.future import Entry, Future
 from ..model.run import Run, name_cells
+from . import autoreload
 from .cells import Landings, cell_of, next_number
 from .executions import Execution, Executions
 from .magics import LINE_MAGICS, OnixMagics
@@ -59,6 +60,7 @@ class Extension:
     def unload(self) -> None:
         """Leaves IPython as it was before `load`."""
         clicks.close()
+        autoreload.unfollow()
         name_cells()
         release(self._captured)
         self._shell.unobserve(self._on_exit, "exit_now")
@@ -106,6 +108,7 @@ class Extension:
         if cell_id:
             refresher.drop(cell_id)
         self._landings.land()
+        autoreload.follow()
         session.execution = self._executions.begin(cell_id, info.raw_cell, config.current.on_rerun)
 
     def _after_cell(self, result: Any) -> None:

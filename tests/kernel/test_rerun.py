@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,6 +230,31 @@ class TestFunctions:
         working.ok("@onix.action\ndef version():\n    return 2\nnew = version.start().result()")
         working.ok("gate.set()")
         assert value(working, "old.result(), new") == (1, 2)
+
+    def test_autoreload_brings_actions_up_to_date(self, working: Any, tmp_path: Path) -> None:
+        """Also those that were imported by name; what was started before, begun or not, keeps its function."""
+        source = (
+            "import onix_nb as onix\n@onix.action\ndef version(gate=None):\n    gate and gate.wait(30)\n    return {}\n"
+        )
+        module = tmp_path / "versions_of_work.py"
+        module.write_text(source.format(1))
+        working.ok(
+            f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n%load_ext autoreload\n%autoreload 2\n"
+            "import versions_of_work\nfrom versions_of_work import version"
+        )
+        try:
+            with_one = (
+                "with onix.configure(max_workers=1):\n    old = version.start(gate=gate), version.start(gate=None)"
+            )
+            working.ok(with_one)
+            module.write_text(source.format(2))
+            os.utime(module, (2_000_000_000, 2_000_000_000))  # whatever the resolution of file times is
+            new = "version.start(gate=None).result(), versions_of_work.version.start(gate=None).result()"
+            assert value(working, new) == (2, 2)
+            working.ok("gate.set()")
+            assert value(working, "[future.result() for future in old]") == [1, 1]
+        finally:
+            working.ok("%autoreload 0\nsys.path.pop(0) and None")
 
     @pytest.mark.parametrize("reload", RELOADS.values(), ids=RELOADS.keys())
     def test_reloading_while_100_runs_are_in_flight(self, new_notebook: Any, reload: str) -> None:
