@@ -17,6 +17,7 @@ from ..live.view import refresher, show
 from ..model.future import Future
 from ..model.run import Run, name_cells
 from .cells import Landings, cell_of, next_number
+from .interrupts import Interrupts
 from .magics import LINE_MAGICS, OnixMagics
 from .output import capture, expect_exit, release
 
@@ -29,6 +30,7 @@ class Extension:
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
         self._landings = Landings(shell)
+        self._interrupts = Interrupts()
         self._aliased = False
         # Failures that were there when the running cell began: reported when it ends.
         self._failed: list[Run] = []
@@ -100,10 +102,12 @@ class Extension:
         if getattr(info, "cell_id", None):
             refresher.drop(info.cell_id)
         self._landings.land()
+        self._interrupts.before_cell()
 
     def _after_cell(self, result: Any) -> None:
         self._landings.land()
         refresher.flush()
+        self._interrupts.after_cell(result)
         failed, self._failed = self._failed, []
         if failed:
             live().report(failed)
