@@ -13,7 +13,7 @@ from ..model.attempt import Attempt, current
 from ..model.definition import Definition
 from ..model.future import Future, Owner
 from ..model.parking import sleep
-from ..model.run import Run, error_text
+from ..model.run import Run, Status, error_text
 from .aio import LoopAttempt
 from .attempts import StartedAttempt, ThreadAttempt, add_span, listeners, start
 from .session import Session, live
@@ -95,35 +95,48 @@ def call_action(definition: Definition, arguments: Mapping[str, Any], origin: Or
     if parent is not None:
         owner_of(session, parent, definition)
     run = new_run(session, parent, definition, arguments, origin)
-    session.unfinished[run] = None
-    if listeners:
-        for listener in listeners:
-            listener((run, None))
-    run.started = run.queued
+    outcome: Status = "failed"
+    text: str | None = None
     try:
+        session.unfinished[run] = None
+        if listeners:
+            for listener in listeners:
+                listener((run, None))
+        run.started = run.queued
         if definition.retry is None:
             result = _try_inline(definition, arguments, run, parent)
         else:
             result = _try_inline_often(definition, arguments, run, parent)
+        outcome = "succeeded"
+        return result
     except BaseException as error:
-        cancelled = isinstance(error, RunCancelled)
-        run.end("cancelled" if cancelled else "failed", time.monotonic(), error_text(error))
+        if isinstance(error, RunCancelled):
+            outcome = "cancelled"
+        text = error_text(error)
         raise
-    else:
-        run.end("succeeded", time.monotonic())
     finally:
-        session.archive.append(run)
-        session.unfinished.pop(run, None)
-    return result
+        try:
+            _close(session, run, outcome, text)
+        except BaseException:  # Ctrl-C hit it half way
+            _close(session, run, outcome, text)
+            raise
+
+
+def _close(session: Session, run: Run, outcome: Status, text: str | None) -> None:
+    """An inline run has ended. Running it again does no harm."""
+    run.end(outcome, time.monotonic(), text)
+    session.archive.append(run)
+    session.unfinished.pop(run, None)
 
 
 def _try_inline(definition: Definition, arguments: Mapping[str, Any], run: Run, parent: Attempt | None) -> Any:
     __tracebackhide__ = True
-    token = current.set(Attempt(run, run.attempt, None if parent is None else parent._holder))
+    attempt = Attempt(run, run.attempt, None if parent is None else parent._holder)
     try:
+        current.set(attempt)
         return definition.invoke(**arguments)
     finally:
-        current.reset(token)
+        current.set(parent)  # no `reset`: Ctrl-C may come before its token is ours
 
 
 def _try_inline_often(definition: Definition, arguments: Mapping[str, Any], run: Run, parent: Attempt | None) -> Any:

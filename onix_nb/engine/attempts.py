@@ -242,18 +242,18 @@ def start(
     """Puts an attempt into the accounts of its owner, and brings it to where it runs.
 
     Raises:
-        RuntimeError: `submit` refused it; the run is then cancelled.
+        RuntimeError: `submit` refused it; the run is then cancelled, as it is after Ctrl-C unless it has begun.
     """
     future: Future[Any] = Future(attempt.run, arguments, owner, attempt)
     attempt._future = future
-    unfinished[attempt.run] = future
-    if listeners:
-        for listener in listeners:
-            listener((attempt.run, future))
-    owner.opened(future)
     try:
+        unfinished[attempt.run] = future
+        if listeners:
+            for listener in listeners:
+                listener((attempt.run, future))
+        owner.opened(future)
         submit()
-    except RuntimeError:
+    except BaseException:  # refused; or Ctrl-C, and who has no future must not be left with a run that never begins
         future.cancel()
         raise
     return future

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import threading
 from _thread import LockType, allocate_lock
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from ..errors import ExecutorError
@@ -40,8 +42,10 @@ class Pool:
         self._clock = clock
         self._limit = limit
         self._backlog: deque[Task] = deque()
-        # The locks on which idle threads are parked. Who takes one out releases it, once.
+        # The locks on which idle threads are parked. Who takes one out releases it, once: `_wake` does both in one
+        # call from C, or Ctrl-C between the two would leave the thread parked for ever. IndexError when none is idle.
         self._idle: list[LockType] = []
+        self._wake: Callable[[], None] = functools.partial(next, map(LockType.release, iter(self._idle.pop, None)))
         # Guards `_size`. Not held while a thread starts or a task runs.
         self._resizing = threading.Lock()
         self._size = 0
@@ -62,7 +66,7 @@ class Pool:
         self._backlog.append(task)
         if self._idle:
             try:
-                self._idle.pop().release()
+                self._wake()
                 return
             except IndexError:  # somebody else woke it
                 pass
@@ -83,7 +87,7 @@ class Pool:
         self._closed = True
         while self._idle:
             with contextlib.suppress(IndexError):  # somebody else woke it
-                self._idle.pop().release()
+                self._wake()
 
     def replace(self) -> None:
         """A thread will not come back from its task soon: another may take its place."""
@@ -94,33 +98,52 @@ class Pool:
 
     def _grow(self, task: Task | None) -> None:
         limit = self._limit
-        with self._resizing:
-            if limit is not None and self._size >= limit:
-                return
-            self._size += 1
+        # Whoever takes this out decides: the thread, that it is one; we, that it must not be.
+        undecided = [True]
+        counted = False
         try:
+            with self._resizing:
+                if limit is not None and self._size >= limit:
+                    return
+                self._size += 1
+                counted = True
             if self._clock is not None:
                 self._clock.start()  # while the system still has threads: it asks again when there are none
-            threading.Thread(target=self._work, name=f"onix-{self._name}-{next(self._numbers)}", daemon=True).start()
+            name = f"onix-{self._name}-{next(self._numbers)}"
+            threading.Thread(target=self._work, args=(undecided,), name=name, daemon=True).start()
         except RuntimeError as error:  # the system refuses: the task waits until a thread is free
-            with self._resizing:
-                self._size -= 1
-                alone = self._size == 0
-            if alone and task is not None:
-                try:
-                    self._backlog.remove(task)
-                except ValueError:
-                    return  # a thread that was about to end took it after all
-                raise ExecutorError(f"the system has no thread to run this on: {error}") from error
-            if self._clock is not None:
-                self._clock.after(REFUSED_SECONDS, self._ask_again)
+            self._refused(task, error)
+        except BaseException:  # Ctrl-C: we may not know whether there is a thread
+            if counted and undecided:
+                with contextlib.suppress(IndexError):  # there is, after all
+                    undecided.pop()
+                    with self._resizing:
+                        self._size -= 1
+            raise
+
+    def _refused(self, task: Task | None, error: RuntimeError) -> None:
+        with self._resizing:
+            self._size -= 1
+            alone = self._size == 0
+        if alone and task is not None:
+            try:
+                self._backlog.remove(task)
+            except ValueError:
+                return  # a thread that was about to end took it after all
+            raise ExecutorError(f"the system has no thread to run this on: {error}") from error
+        if self._clock is not None:
+            self._clock.after(REFUSED_SECONDS, self._ask_again)
 
     def _ask_again(self) -> None:
         """After a refusal: all our threads may be waiting for what is in the backlog."""
         if self._backlog:
             self._grow(None)
 
-    def _work(self) -> None:
+    def _work(self, undecided: list[bool]) -> None:
+        try:
+            undecided.pop()
+        except IndexError:  # Ctrl-C hit the one who started us
+            return
         parking = allocate_lock()
         parking.acquire()
         while True:
@@ -163,7 +186,7 @@ class Pool:
         """This thread leaves: if it was woken for a task, another idle one has to look."""
         if self._backlog:
             with contextlib.suppress(IndexError):  # nobody is idle: the busy ones look when they are done
-                self._idle.pop().release()
+                self._wake()
 
     def _is_surplus(self) -> bool:
         limit = self._limit

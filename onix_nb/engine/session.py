@@ -124,7 +124,7 @@ class Session:
     def futures(self) -> list[Future[Any]]:
         """The futures of what runs, and of the last runs that cells started, in order of starting."""
         futures = [*self._recent.copy(), *(future for future in self.unfinished.copy().values() if future)]
-        return sorted(futures, key=lambda future: future.run.id)  # type: ignore[union-attr]
+        return sorted(dict.fromkeys(futures), key=lambda future: future.run.id)  # type: ignore[union-attr]
 
     def runs(self) -> list[Run]:
         """Every run that is remembered, in order of starting."""
@@ -234,33 +234,49 @@ class Gate:
         self._fill()
 
     def _fill(self) -> None:
-        while (attempt := self._next()) is not None:
-            if attempt._future._hear(self._leave):
-                self._pool.submit(attempt)
-            else:  # cancelled while it waited
-                with self._lock:
-                    self._running -= 1
-
-    def _next(self) -> Any:
         while self._waiting:
+            place = _Place(self)
+            stays = False
             limit = self._limit
-            with self._lock:
-                free = limit is None or self._running < limit
-                if free:
-                    self._running += 1
-            if not free:
-                return None
             try:
-                return self._waiting.popleft()
-            except IndexError:  # another thread took it; look again for one that found no place meanwhile
                 with self._lock:
-                    self._running -= 1
-        return None
+                    if limit is None or self._running < limit:
+                        self._running += 1
+                        place.taken = True
+                if not place.taken:
+                    return
+                attempt = self._waiting.popleft()
+                stays = attempt._future._hear(place.leave)
+                if stays:
+                    self._pool.submit(attempt)
+            except IndexError:  # another thread took it; look again for one that found no place meanwhile
+                pass
+            finally:  # also after Ctrl-C
+                if not stays:
+                    place.free()
 
-    def _leave(self, _: Future[Any]) -> None:
-        with self._lock:
-            self._running -= 1
-        self._fill()
+
+class _Place:
+    """One flow's place among those that run. Leaving it twice counts once."""
+
+    __slots__ = ("_gate", "taken")
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self.taken = False  # changed under the gate's lock, with its count
+
+    def free(self) -> None:
+        """Nobody has it any more."""
+        gate = self._gate
+        with gate._lock:
+            if self.taken:
+                self.taken = False
+                gate._running -= 1
+
+    def leave(self, _: Future[Any]) -> None:
+        """The flow has ended, and another may begin."""
+        self.free()
+        self._gate._fill()
 
 
 def warn_unseen(runs: list[Run]) -> None:

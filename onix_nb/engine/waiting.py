@@ -78,6 +78,11 @@ class Inbox:
             if not future._watch(self._door):
                 self._arrived.append(future)
 
+    def detach(self, futures: Iterable[Future[Any]]) -> None:
+        """Lets `futures` forget it, at once; otherwise they do so some time after it is gone."""
+        for future in futures:
+            future._unwatch(self._door)
+
     def collect(self) -> list[Future[Any]]:
         """Takes the futures that have settled since the last time."""
         arrived = self._arrived
@@ -262,19 +267,22 @@ as_completed.__module__ = "onix_nb"
 def _as_completed(remaining: set[Future[T]], deadline: float | None) -> Generator[Future[T], None, None]:
     total = len(remaining)
     inbox = Inbox()
-    inbox.attach(remaining)
-    while remaining:
-        # One that settles while it is attached announces itself twice.
-        settled = [future for future in dict.fromkeys(inbox.collect()) if future in remaining]
-        if not settled:
-            seconds = None if deadline is None else max(0, deadline - time.monotonic())
-            if not inbox.wait(seconds, remaining):
-                raise TimeoutError(f"{len(remaining)} (of {total}) futures unfinished")
-        remaining.difference_update(settled)
-        settled.reverse()
-        while settled:
-            settled[-1]._joined()
-            yield settled.pop()  # and keep no reference to what was yielded
+    try:
+        inbox.attach(remaining)
+        while remaining:
+            # One that settles while it is attached announces itself twice.
+            settled = [future for future in dict.fromkeys(inbox.collect()) if future in remaining]
+            if not settled:
+                seconds = None if deadline is None else max(0, deadline - time.monotonic())
+                if not inbox.wait(seconds, remaining):
+                    raise TimeoutError(f"{len(remaining)} (of {total}) futures unfinished")
+            remaining.difference_update(settled)
+            settled.reverse()
+            while settled:
+                settled[-1]._joined()
+                yield settled.pop()  # and keep no reference to what was yielded
+    finally:
+        inbox.detach(remaining)
 
 
 def _futures(futures: Iterable[Any], caller: str) -> set[Future[Any]]:
@@ -339,29 +347,29 @@ def wait_all(futures: Iterable[Future[Any]], timeout: float | None) -> None:
     for future in reversed(futures) if isinstance(futures, (list, tuple)) else futures:
         if future._state in SETTLED:
             continue
-        waiter = Waiter()
-        if future._watch(waiter):
-            seconds = None if deadline is None else max(0, deadline - time.monotonic())
-            try:
-                if not block(waiter, lambda f=future: f._state in SETTLED, seconds, (future,)):  # type: ignore[misc]
-                    return
-            finally:
-                future._unwatch(waiter)
+        seconds = None if deadline is None else max(0, deadline - time.monotonic())
+        if not future._block(lambda f=future: f._state in SETTLED, seconds):  # type: ignore[misc]
+            return
 
 
 def _wait_first(members: set[Future[T]], timeout: float | None, inbox: Inbox | None) -> DoneAndNotDone[T]:
-    if inbox is None:
-        done = {future for future in members if future._state in SETTLED}
-        # Attaching to each costs more than one look at each: only to block, or when it is repeated.
-        if len(done) < len(members) and (not done or type(members) is _Remaining):
-            inbox = Inbox()
-            inbox.attach(members - done)
-    else:
-        done = members.intersection(inbox.collect())
-    if not done and inbox is not None:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not done and inbox.wait(None if deadline is None else max(0, deadline - time.monotonic()), members):
+    try:
+        if inbox is None:
+            done = {future for future in members if future._state in SETTLED}
+            # Attaching to each costs more than one look at each: only to block, or when it is repeated.
+            if len(done) < len(members) and (not done or type(members) is _Remaining):
+                inbox = Inbox()
+                inbox.attach(members - done)
+        else:
             done = members.intersection(inbox.collect())
+        if not done and inbox is not None:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            while not done and inbox.wait(None if deadline is None else max(0, deadline - time.monotonic()), members):
+                done = members.intersection(inbox.collect())
+    except BaseException:  # Ctrl-C, a cancel, a deadlock: nobody will read it
+        if inbox is not None:
+            inbox.detach(members)
+        raise
     for future in done:
         future._joined()
     not_done = _Remaining(members, inbox)
@@ -372,13 +380,16 @@ def _wait_first(members: set[Future[T]], timeout: float | None, inbox: Inbox | N
 def _wait_exception(members: set[Future[T]], timeout: float | None) -> DoneAndNotDone[T]:
     deadline = None if timeout is None else time.monotonic() + timeout
     inbox = Inbox()
-    inbox.attach(members)
     unsettled = set(members)
-    while unsettled:
-        settled = inbox.collect()
-        unsettled.difference_update(settled)
-        if any(future._exception is not None for future in settled) or not unsettled:
-            break
-        if not inbox.wait(None if deadline is None else max(0, deadline - time.monotonic()), unsettled):
-            break
+    try:
+        inbox.attach(members)
+        while unsettled:
+            settled = inbox.collect()
+            unsettled.difference_update(settled)
+            if any(future._exception is not None for future in settled) or not unsettled:
+                break
+            if not inbox.wait(None if deadline is None else max(0, deadline - time.monotonic()), unsettled):
+                break
+    finally:
+        inbox.detach(unsettled)
     return _split(members)

@@ -350,39 +350,47 @@ class Future(concurrent.futures.Future[T]):
         now = time.monotonic()
         error = None if exception is None or run is None else error_text(exception)
         outcome = _STATUS.get(state) if exception is None else "failed"
-        with settling:
-            if attempt is not None:
-                if leaving:
-                    attempt._thread = None
-                if self._attempt is not attempt:
+        ours = False
+        try:
+            with settling:
+                if attempt is not None:
+                    if leaving:
+                        attempt._thread = None
+                    if self._attempt is not attempt:
+                        return False
+                if self._claimed or self._state not in since:
                     return False
-            if self._claimed or self._state not in since:
-                return False
-            self._result = result
-            self._exception = exception
-            if run is not None:
-                run.finished = now
-                run.error = error
-                run._outcome = outcome
-            alone = self._watchers is None and self._cond is None
-            if alone:  # nobody to announce it to: claim and commit in one
-                self._state = state
-            else:
-                self._claimed = True
+                ours = True
+                current_one = self._attempt
+                self._result = result
+                self._exception = exception
+                if run is not None:
+                    run.finished = now
+                    run.error = error
+                    run._outcome = outcome
+                alone = self._watchers is None and self._cond is None
+                if alone:  # nobody to announce it to: claim and commit in one
+                    self._state = state
+                else:
+                    self._claimed = True
+            self._conclude(state, current_one, alone)
+        except BaseException:  # Ctrl-C hit us half way: what is claimed must settle all the same
+            if ours:
+                self._conclude(state, current_one, alone)
+            raise
+        return True
+
+    def _conclude(self, state: str, attempt: Attempt | None, alone: bool) -> None:
+        """What follows the claim. Running it again does no harm."""
         if not alone:
-            try:
-                self._commit(state)
-            except BaseException:  # Ctrl-C hit us half way: what is claimed must settle all the same
-                self._commit(state)
-                raise
-        self._attempt, attempt = None, self._attempt
+            self._commit(state)
+        self._attempt = None
         if attempt is not None and state == CANCELLED_AND_NOTIFIED:
             attempt._interrupt()
         if self._owner is not None:
             self._owner.settled(self)
         if self._callbacks is not None:
             self._call_back()
-        return True
 
     def _commit(self, state: str) -> None:
         """Steps 2 and 3 for a claimed future, and waking its watchers. Running it again does no harm."""
@@ -473,21 +481,30 @@ class Future(concurrent.futures.Future[T]):
         return pending
 
     def _call_back(self) -> None:
-        with settling:
-            callbacks = self._callbacks
-            self._callbacks = None
-        for callback in callbacks or ():
-            self._call(callback)
+        begun = 0
+        callbacks: list[Callable[[Future[T]], object]] | None = None
+        try:
+            with settling:
+                callbacks = self._callbacks
+                self._callbacks = None
+            for callback in callbacks or ():
+                begun += 1
+                self._call(callback)
+        except BaseException:  # Ctrl-C hit one: the others are called all the same
+            for callback in (callbacks or [])[begun:]:
+                self._call(callback)
+            raise
 
     def _call(self, callback: Callable[[Future[T]], object]) -> None:
         """Calls back outside of the run that just ended, so that a callback may start actions."""
-        token = current.set(None)
+        before = current.get()
         try:
+            current.set(None)
             callback(self)
         except Exception:
             _log.exception("exception calling callback for %r", self)
         finally:
-            current.reset(token)
+            current.set(before)  # no `reset`: Ctrl-C may come before its token is ours
 
     def _look(self) -> None:
         """The outcome goes to the user's code, or was given up: it is no leak and no lost failure."""
@@ -510,21 +527,26 @@ class Future(concurrent.futures.Future[T]):
         if by_hand and timeout is not None:
             timeout = max(timeout, 0)  # as in the stdlib, whose map() passes what is left of its time
         timeout = checked_timeout(timeout)
-        if not self.done() and not (self._block_as_stdlib(timeout) if self.run is None else self._block(timeout)):
+        if not self.done() and not (
+            self._block_as_stdlib(timeout) if self.run is None else self._block(self.done, timeout)
+        ):
             raise TimeoutError
         if self.cancelled():
             checkpoint()  # who was cancelled, too, must not take it for its child's fate alone
             self._look()
             raise concurrent.futures.CancelledError
 
-    def _block(self, timeout: float | None) -> bool:
+    def _block(self, ready: Callable[[], bool], timeout: float | None) -> bool:
+        """Blocks until `ready()`, which the settling of this future makes true. False when time ran out first."""
         waiter = Waiter()
-        if not self._watch(waiter):
-            return True
         try:
-            return block(waiter, self.done, timeout, (self,))
+            return not self._watch(waiter) or block(waiter, ready, timeout, (self,))
         finally:
-            self._unwatch(waiter)
+            try:
+                self._unwatch(waiter)
+            except BaseException:  # Ctrl-C hit it half way
+                self._unwatch(waiter)
+                raise
 
     def _block_as_stdlib(self, timeout: float | None) -> bool:
         """Blocks on the condition: whoever made the future by hand may notify just that."""

@@ -21,6 +21,7 @@ from ..model.run import Run, name_cells
 from . import autoreload
 from .cells import Landings, cell_of, next_number
 from .executions import Execution, Executions
+from .interrupts import Interrupts
 from .magics import LINE_MAGICS, OnixMagics
 from .output import capture, expect_exit, release
 
@@ -34,6 +35,7 @@ class Extension:
         self._shell = shell
         self._landings = Landings(shell)
         self._executions = Executions()
+        self._interrupts = Interrupts()
         self._aliased = False
         # Failures that were there when the running cell began: reported when it ends.
         self._failed: list[Run] = []
@@ -110,11 +112,13 @@ class Extension:
         self._landings.land()
         autoreload.follow()
         session.execution = self._executions.begin(cell_id, info.raw_cell, config.current.on_rerun)
+        self._interrupts.before_cell()
 
     def _after_cell(self, result: Any) -> None:
         live().execution = self._executions.end(succeeded=result.success)
         self._landings.land()
         refresher.flush()
+        self._interrupts.after_cell(result)
         failed, self._failed = self._failed, []
         if failed:
             live().report(failed)

@@ -90,6 +90,7 @@ class Notebook:
     """
 
     def __init__(self, manager: KernelManager) -> None:
+        self._manager = manager
         self._client = manager.client()
         self._client.start_channels()
         self._client.wait_for_ready(timeout=PATIENCE)
@@ -136,6 +137,17 @@ class Notebook:
     def end(self, cell: Cell) -> None:
         """Waits for the end of a cell that was started."""
         self.until(lambda: cell.idle and bool(cell.reply), f"the end of {cell.source!r}")
+
+    def interrupt(self) -> None:
+        """Stop: interrupts the kernel, as the button does."""
+        self._manager.interrupt_kernel()
+
+    def ends_within(self, cell: Cell, seconds: float) -> bool:
+        """Whether a cell that was started ends in that time."""
+        deadline = time.monotonic() + seconds
+        while not cell.idle and time.monotonic() < deadline:
+            self._take_in()
+        return cell.idle
 
     def until(self, condition: Callable[[], bool], what: str = "the condition") -> None:
         """Takes in messages until `condition()` holds."""
