@@ -27,6 +27,19 @@ def cell_of(shell: InteractiveShell, file: str) -> str | None:
     return None if named is None else f"In [{named[1][3:-1]}]"
 
 
+def in_batch(shell: Any) -> bool:
+    """Whether the running cell belongs to a notebook that is executed in batch, with nobody at the page.
+
+    nbclient, and with it papermill and `nbconvert --execute`, sends no cell id and allows no input. JupyterLab,
+    Notebook and VS Code send an id; a console of Jupyter sends none and allows input; a terminal has no kernel.
+    """
+    if getattr(shell, "kernel", None) is None:
+        return False
+    message = shell.get_parent()
+    cell = (message.get("metadata") or {}).get("cellId")
+    return cell is None and (message.get("content") or {}).get("allow_stdin") is False
+
+
 _MISSING: Final = object()
 
 

@@ -17,7 +17,7 @@ from ..engine.history import runs
 from ..explore.runs import Runs
 from ..live.view import show
 from ..model.definition import Definition
-from .cells import CellBody, Landings, next_number
+from .cells import CellBody, Landings, in_batch, next_number
 
 
 @magics_class
@@ -32,6 +32,7 @@ class OnixMagics(Magics):
     @magic_arguments()
     @argument("name", nargs="?", metavar="NAME", help="the variable that becomes the future of the flow")
     @argument("--wait", action="store_true", help="wait until the flow has ended, and raise its exception")
+    @argument("--no-wait", action="store_true", help="go on at once in batch, too, where flow cells wait by default")
     @argument("--local", action="store_true", help="keep the names that the cell binds out of the notebook")
     @cell_magic
     def onix_flow(self, line: str, cell: str) -> None:
@@ -41,10 +42,14 @@ class OnixMagics(Magics):
         notebook's names, taken when it starts. When it succeeds, the names that it has bound land
         in the notebook, between cells; a name that you have rebound meanwhile stays yours.
         The value of its last expression is the flow's result.
+
+        In batch (papermill, nbclient, `nbconvert --execute`) the cell waits, as with `--wait`.
         """
         __tracebackhide__ = True
         options = parse_argstring(self.onix_flow, line)
         name = _checked(options.name)
+        if options.wait and options.no_wait:
+            raise UsageError("%%onix_flow: --wait and --no-wait exclude each other")
         shell = self.shell
         assert shell is not None
         body = CellBody(shell, cell)
@@ -56,7 +61,7 @@ class OnixMagics(Magics):
         if name is not None:
             shell.user_ns[name] = future
         show(runs([future]).entries)
-        if options.wait:
+        if options.wait or (in_batch(shell) and not options.no_wait):
             future.result()
 
     @magic_arguments()
