@@ -17,7 +17,7 @@ from ..engine.history import runs
 from ..explore.runs import Runs
 from ..live.view import show
 from ..model.definition import Definition
-from .cells import CellBody, Landings, in_batch, next_number
+from .cells import CellBody, Landings, NamedFlows, in_batch, next_number
 
 
 @magics_class
@@ -27,6 +27,7 @@ class OnixMagics(Magics):
     def __init__(self, shell: InteractiveShell, landings: Landings) -> None:
         super().__init__(shell)
         self._landings = landings
+        self._named = NamedFlows(shell)
 
     @no_var_expand
     @magic_arguments()
@@ -59,7 +60,7 @@ class OnixMagics(Magics):
         )
         future = start_flow(definition, {}, _Origin(body.code))
         if name is not None:
-            shell.user_ns[name] = future
+            self._named.bind(name, future, cell)
         show(runs([future]).entries)
         if options.wait or (in_batch(shell) and not options.no_wait):
             future.result()
