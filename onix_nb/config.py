@@ -30,6 +30,7 @@ class Settings:
     executor: Executor = "threads"
     max_workers: int | None = None
     max_flows: int | None = None
+    nested_asyncio: bool = False
 
     @property
     def workers(self) -> int:
@@ -68,6 +69,7 @@ _CHECKS: Mapping[str, Callable[[str, object], Any]] = {
     "executor": _choice(*get_args(Executor)),
     "max_workers": _count,
     "max_flows": _count,
+    "nested_asyncio": _boolean,
 }
 
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -75,7 +77,7 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false":
 
 def _parsed(name: str, text: str) -> object:
     """What the text of an environment variable means for the setting `name`."""
-    if name == "strict":
+    if _CHECKS[name] is _boolean:
         return _WORDS.get(text.strip().lower(), text)
     if name.startswith("max_"):
         if text.strip().lower() in ("", "none"):
@@ -147,6 +149,7 @@ def configure(
     executor: Executor = _KEEP,
     max_workers: int | None = _KEEP,
     max_flows: int | None = _KEEP,
+    nested_asyncio: bool = _KEEP,
 ) -> Configured:
     """Changes settings for this process, at once; as a context manager, until its end. Not in Oryonix.
 
@@ -164,13 +167,16 @@ def configure(
             cores plus 4, 32 at most.
         max_flows: How many of the flows that cells start run at once; None (default) for any
             number. Child flows always start.
+        nested_asyncio: True lets your own `asyncio.run()` work in a cell, where a loop runs
+            already (default False). It needs nest-asyncio2, which changes asyncio for the whole
+            process; False puts that back. Not needed for `await` or for onix.
 
     Returns:
         A context manager that restores what this call changed when its block ends.
 
     Raises:
         TypeError: A setting that does not exist, or a value of the wrong type.
-        ValueError: A value out of range.
+        ValueError: A value out of range, or a running loop that nest-asyncio2 can't change.
 
     Example:
         >>> import onix_nb as onix
