@@ -32,6 +32,7 @@ class Settings:
     max_workers: int | None = None
     max_flows: int | None = None
     on_rerun: OnRerun = "attach"
+    nested_asyncio: bool = False
 
     @property
     def workers(self) -> int:
@@ -71,6 +72,7 @@ _CHECKS: Mapping[str, Callable[[str, object], Any]] = {
     "max_workers": _count,
     "max_flows": _count,
     "on_rerun": _choice(*get_args(OnRerun)),
+    "nested_asyncio": _boolean,
 }
 
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -78,7 +80,7 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false":
 
 def _parsed(name: str, text: str) -> object:
     """What the text of an environment variable means for the setting `name`."""
-    if name == "strict":
+    if _CHECKS[name] is _boolean:
         return _WORDS.get(text.strip().lower(), text)
     if name.startswith("max_"):
         if text.strip().lower() in ("", "none"):
@@ -151,6 +153,7 @@ def configure(
     max_workers: int | None = _KEEP,
     max_flows: int | None = _KEEP,
     on_rerun: OnRerun = _KEEP,
+    nested_asyncio: bool = _KEEP,
 ) -> Configured:
     """Changes settings for this process, at once; as a context manager, until its end. Not in Oryonix.
 
@@ -171,13 +174,16 @@ def configure(
         on_rerun: What a cell does that is run again while something that it started is unfinished:
             `"attach"` (default) takes the same starts over instead of starting them twice,
             `"restart"` cancels them first, `"parallel"` starts more.
+        nested_asyncio: True lets your own `asyncio.run()` work in a cell, where a loop runs
+            already (default False). It needs nest-asyncio2, which changes asyncio for the whole
+            process; False puts that back. Not needed for `await` or for onix.
 
     Returns:
         A context manager that restores what this call changed when its block ends.
 
     Raises:
         TypeError: A setting that does not exist, or a value of the wrong type.
-        ValueError: A value out of range.
+        ValueError: A value out of range, or a running loop that nest-asyncio2 can't change.
 
     Example:
         >>> import onix_nb as onix

@@ -28,6 +28,7 @@ from ..model.run import Run
 from .aio import ActionLoop
 from .attempts import ThreadAttempt
 from .clock import Clock
+from .nested import set_nested
 from .pool import Pool
 from .waiting import wait_all
 
@@ -367,14 +368,17 @@ def _forbid_in_child() -> None:
     _after_fork()
 
 
-def _resize(settings: config.Settings) -> None:
+def _apply(settings: config.Settings) -> None:
     process.refuse_in_child()
+    set_nested(settings.nested_asyncio)  # the one that may be refused
     if _session is not None:
         _session.actions.resize(settings.workers)
         _session.gate.resize(settings.max_flows)
 
 
-config.on_change[:] = [_resize]
+config.on_change[:] = [_apply]
+if config.current.nested_asyncio:  # asked for by the environment
+    set_nested(True)
 
 if "_registered" not in globals():  # once, also when this module is reloaded
     _registered = True

@@ -210,6 +210,12 @@ def summary(rows: Sequence[Row], now: float) -> str:
     return f"{len(rows)} run{'s' * (len(rows) != 1)}: {text}; {seconds(ended - begun)}"
 
 
+def as_of(rows: Sequence[Row], now: float) -> str:
+    """Says when something in the view had not ended yet: it may be saved like that, and is not updated then."""
+    unfinished = any(row.run.finished is None for row in rows)
+    return f"as of {clock_time(now):%H:%M:%S} UTC, not the end" if unfinished else ""
+
+
 def as_text(rows: Sequence[Row], now: float | None = None) -> str:
     """The view for a terminal, complete but for very many rows."""
     now = time.monotonic() if now is None else now
@@ -220,6 +226,8 @@ def as_text(rows: Sequence[Row], now: float | None = None) -> str:
         lines.append(f"{GLYPHS[row.run.status]} {row.word:<10} {elapsed(row, now):>7}  {call}{tail}")
     if len(rows) > MOST_ROWS:
         lines.append(f"… and {len(rows) - MOST_ROWS} more")
+    if note := as_of(rows, now):
+        lines.append(note)
     return "\n".join(lines)
 
 
@@ -236,6 +244,8 @@ def as_html(rows: Sequence[Row], note: str = "", now: float | None = None) -> st
     parts.append("</table>")
     if len(rows) > MOST_ROWS:
         parts.append(f'<div class="onix-note">… and {len(rows) - MOST_ROWS} more</div>')
+    if since := as_of(rows, now):
+        parts.append(f'<div class="onix-note">{since}</div>')
     parts += [_failure_html(row) for row in [row for row in rows if row.traceback][:MOST_TRACEBACKS]]
     parts.append("</div>")
     return "".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
 import types
 from collections import deque
@@ -12,6 +13,7 @@ from typing import Any, Final
 from IPython.core.interactiveshell import InteractiveShell
 
 from ..model.fingerprint import of_code
+from ..model.future import Future
 
 
 def next_number(shell: InteractiveShell) -> int:
@@ -29,6 +31,53 @@ def cell_of(shell: InteractiveShell, file: str) -> str | None:
     return None if named is None else f"In [{named[1][3:-1]}]"
 
 
+def in_batch(shell: Any) -> bool:
+    """Whether the running cell belongs to a notebook that is executed in batch, with nobody at the page.
+
+    nbclient, and with it papermill and `nbconvert --execute`, sends no cell id and allows no input. JupyterLab,
+    Notebook and VS Code send an id; a console of Jupyter sends none and allows input; a terminal has no kernel.
+    """
+    if getattr(shell, "kernel", None) is None:
+        return False
+    return _cell_id(shell) is None and (shell.get_parent().get("content") or {}).get("allow_stdin") is False
+
+
+class NamedFlows:
+    """Which cell made a variable the future of its flow, so that what its NAME hides can be said."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self._cells: dict[str, str] = {}
+
+    def bind(self, name: str, future: Future[Any], source: str) -> None:
+        """Makes `name` the future of the flow of the running cell; says so if it was something else of the user's."""
+        cell = _cell_id(self._shell) or source
+        names = self._shell.user_ns
+        old = names.get(name, _MISSING)
+        own = isinstance(old, Future) and old.run is not None and old.run.name == name and self._cells.get(name) == cell
+        if old is not _MISSING and not own:
+            print(f"onix_nb: {name} was {_described(old)}, and is the future of this flow now")
+        elif old is _MISSING and hasattr(builtins, name):
+            print(
+                f"onix_nb: {name} is the future of this flow now, and hides the builtin; `del {name}` brings that back"
+            )
+        self._cells[name] = cell
+        names[name] = future
+
+
+def _cell_id(shell: Any) -> str | None:
+    """The id of the running cell; None where the front end sends none."""
+    if getattr(shell, "kernel", None) is None:
+        return None
+    return (shell.get_parent().get("metadata") or {}).get("cellId")
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Future) and value.run is not None:
+        return f"the future of {value.run.kind} {value.run.name!r} (run {value.run.id})"
+    return f"a variable of type {type(value).__name__}"
+
+
 _MISSING: Final = object()
 
 
@@ -44,9 +93,15 @@ class CellBody:
         """Compiles the cell.
 
         Raises:
-            SyntaxError: With the line of the cell.
+            Exception: The cell has a syntax error; it is shown like that of a plain cell.
         """
         self._names = shell.user_ns
+        try:
+            self._compile(shell, cell)
+        except SyntaxError as error:
+            raise _without_frames(shell, error) from None
+
+    def _compile(self, shell: InteractiveShell, cell: str) -> None:
         source = shell.transform_cell(cell)
         file = shell.compile.cache(source, next_number(shell) - 1, raw_code=cell)
         flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -80,6 +135,20 @@ class CellBody:
                 if inspect.iscoroutine(value) and code.co_flags & inspect.CO_COROUTINE:
                     value = await value
         return None if self._value is None else value
+
+
+def _without_frames(shell: InteractiveShell, error: SyntaxError) -> Exception:
+    """A stand-in for `error` that IPython shows as the syntax error of a plain cell, without a frame.
+
+    A real one that comes out of a magic it shows with all frames that led there, most of them its own and ours.
+    """
+
+    class Shown(Exception):
+        def _render_traceback_(self) -> list[str]:
+            return shell.SyntaxTB.structured_traceback(type(error), error, [])  # type: ignore[arg-type]
+
+    Shown.__name__ = Shown.__qualname__ = type(error).__name__
+    return Shown(str(error))
 
 
 def bound_names(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ..engine.session import live
 from ..explore.runs import Runs
 from ..live.view import show
 from ..model.definition import Definition
-from .cells import CellBody, Landings, next_number
+from .cells import CellBody, Landings, NamedFlows, in_batch, next_number
 from .executions import Execution
 
 
@@ -31,11 +31,13 @@ class OnixMagics(Magics):
     def __init__(self, shell: InteractiveShell, landings: Landings) -> None:
         super().__init__(shell)
         self._landings = landings
+        self._named = NamedFlows(shell)
 
     @no_var_expand
     @magic_arguments()
     @argument("name", nargs="?", metavar="NAME", help="the variable that becomes the future of the flow")
     @argument("--wait", action="store_true", help="wait until the flow has ended, and raise its exception")
+    @argument("--no-wait", action="store_true", help="go on at once in batch, too, where flow cells wait by default")
     @argument("--local", action="store_true", help="keep the names that the cell binds out of the notebook")
     @argument(
         "--on-rerun",
@@ -50,10 +52,14 @@ class OnixMagics(Magics):
         notebook's names, taken when it starts. When it succeeds, the names that it has bound land
         in the notebook, between cells; a name that you have rebound meanwhile stays yours.
         The value of its last expression is the flow's result.
+
+        In batch (papermill, nbclient, `nbconvert --execute`) the cell waits, as with `--wait`.
         """
         __tracebackhide__ = True
         options = parse_argstring(self.onix_flow, line)
         name = _checked(options.name)
+        if options.wait and options.no_wait:
+            raise UsageError("%%onix_flow: --wait and --no-wait exclude each other")
         shell = self.shell
         assert shell is not None
         body = CellBody(shell, cell)
@@ -69,10 +75,10 @@ class OnixMagics(Magics):
         if future is None:
             future = start_flow(definition, {}, _Origin(body.code))
         if name is not None:
-            shell.user_ns[name] = future
+            self._named.bind(name, future, cell)
         entries = runs([future]).entries
         show(entries, execution.note(entries) if isinstance(execution, Execution) else "")
-        if options.wait:
+        if options.wait or (in_batch(shell) and not options.no_wait):
             future.result()
 
     @magic_arguments()

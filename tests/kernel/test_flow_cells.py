@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -144,6 +145,29 @@ class TestBody:
         assert notebook.ok("len(onix.runs())").value == before
         assert notebook.run("wrong").error == "NameError"
 
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "fine = 1\nif fine\n    2",
+            "fine = 1\nx = (1,]",
+            "fine = 1\n  y = 2",
+            "for x in y:\npass",
+            "x = 'abc",
+            "!echo fine\nx = = 2",
+            "ä = 1\nü ö",
+            "a\x00b",
+        ],
+    )
+    def test_a_syntax_error_is_shown_as_that_of_a_plain_cell(self, notebook: Any, body: str) -> None:
+        """By IPython, with the line, the place and the message, and without a frame of ours; the cell fails."""
+        before = notebook.ok("len(onix.runs())").value
+        cell, plain = notebook.run(f"%%onix_flow wrong\n{body}"), notebook.run(body)
+        numberless = re.compile(r"In\[\d+\]")
+        assert numberless.sub("In", cell.traceback) == numberless.sub("In", plain.traceback)
+        assert cell.error == plain.error
+        assert "onix_nb" not in cell.traceback
+        assert notebook.ok("len(onix.runs())").value == before
+
     def test_return_outside_a_function_is_refused(self, notebook: Any) -> None:
         """The body is a cell, not a function."""
         cell = notebook.run("%%onix_flow wrong\nreturn 1")
@@ -246,10 +270,48 @@ class TestUsage:
         assert cell.displays == []
         assert notebook.ok("len(onix.runs())").value == before
 
+    @pytest.mark.parametrize(
+        ("before", "said"),
+        [
+            ("taken = 3", "onix_nb: taken was a variable of type int, and is the future of this flow now\n"),
+            ("taken = None", "onix_nb: taken was a variable of type NoneType, and is the future of this flow now\n"),
+            ("", ""),
+        ],
+        ids=["a number", "None", "nothing"],
+    )
+    def test_a_name_that_was_another_variable_is_told(self, notebook: Any, before: str, said: str) -> None:
+        """In one line; the cell runs all the same."""
+        notebook.ok(before)
+        cell = notebook.ok("%%onix_flow taken --wait\n7")
+        assert (cell.stdout, cell.stderr) == (said, "")
+        assert notebook.ok("taken.result()").value == "7"
+
+    def test_a_name_that_hides_a_builtin_is_told(self, notebook: Any) -> None:
+        """In one line, which says how to get it back."""
+        cell = notebook.ok("%%onix_flow sum --wait\n7")
+        assert cell.stdout == (
+            "onix_nb: sum is the future of this flow now, and hides the builtin; `del sum` brings that back\n"
+        )
+        assert notebook.ok("sum.result()").value == "7"
+        assert notebook.ok("del sum\nsum([1, 2])").value == "3"
+
+    def test_a_cell_that_runs_again_replaces_its_own_future_silently(self, notebook: Any) -> None:
+        """Also when its source was edited: it has the same id. A future of another cell is told."""
+        for body in ("7", "7", "8"):
+            cell = notebook.run(f"%%onix_flow again --wait\n{body}", cell_id="one")
+            assert cell.error is None
+            assert (cell.stdout, cell.stderr) == ("", "")
+        cell = notebook.run("%%onix_flow again --wait\n9", cell_id="two")
+        assert re.fullmatch(
+            r"onix_nb: again was the future of flow 'again' \(run \d+\), and is the future of this flow now\n",
+            cell.stdout,
+        )
+        assert notebook.ok("again.result()").value == "9"
+
     def test_help_says_what_it_does(self, notebook: Any) -> None:
         """`%%onix_flow?` explains the options."""
         pages = notebook.ok("%%onix_flow?").reply["payload"]
         text = "".join(page["data"]["text/plain"] for page in pages if page["source"] == "page")
-        for option in ("NAME", "--wait", "--local"):
+        for option in ("NAME", "--wait", "--no-wait", "--local"):
             assert option in text
         assert "background" in text

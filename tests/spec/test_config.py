@@ -12,7 +12,14 @@ import pytest
 import onix_nb as onix
 
 WAIT = 30
-DEFAULTS = {"strict": True, "leaks": "warn", "executor": "threads", "max_workers": None, "max_flows": None}
+DEFAULTS = {
+    "strict": True,
+    "leaks": "warn",
+    "executor": "threads",
+    "max_workers": None,
+    "max_flows": None,
+    "nested_asyncio": False,
+}
 
 OTHERS: list[tuple[str, Any]] = [
     ("strict", False),
@@ -24,6 +31,7 @@ OTHERS: list[tuple[str, Any]] = [
     ("max_workers", None),
     ("max_flows", 3),
     ("max_flows", None),
+    ("nested_asyncio", True),
 ]
 
 
@@ -118,6 +126,8 @@ def test_a_block_leaves_the_settings_alone_that_it_did_not_change() -> None:
         ("max_workers", True, TypeError),
         ("max_flows", 0, ValueError),
         ("max_flows", True, TypeError),
+        ("nested_asyncio", 1, TypeError),
+        ("nested_asyncio", "yes", TypeError),
         ("max_flows", [], TypeError),
     ],
 )
@@ -222,6 +232,7 @@ def test_variables_are_read_as_people_write_them(script: Callable[..., Any]) -> 
         ("ONIX_MAX_WORKERS", "0"),
         ("ONIX_MAX_WORKERS", "-2"),
         ("ONIX_MAX_FLOWS", "1.5"),
+        ("ONIX_NESTED_ASYNCIO", "perhaps"),
     ],
 )
 def test_a_bad_variable_is_refused_at_import_by_name(script: Callable[..., Any], variable: str, value: str) -> None:
