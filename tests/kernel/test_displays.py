@@ -41,12 +41,12 @@ class TestInPlace:
         """The same display goes from unfinished to succeeded, with the result, under the cell that showed it."""
         notebook.ok(HELD)
         cell = notebook.ok("future = held.start(x=3)\nfuture")
-        assert "21" not in cell.text
+        assert "held(x=3)  21" not in cell.text
         assert "succeeded" not in cell.text
         later = notebook.ok("gate.set()\nfuture.result(timeout=30)")
         notebook.until(lambda: "succeeded" in cell.text)
         assert "succeeded" in cell.html.rpartition("</style>")[2]
-        assert "21" in cell.text
+        assert "held(x=3)  21" in cell.text
         assert "running" not in cell.html.rpartition("</style>")[2]
         assert later.displays == []
 
