@@ -165,10 +165,16 @@ class TestPage:
         view = live(notebook, 2)
         ticks(view)
         cancel(row(view, "long"))
-        # Lab no longer finds the display to update it: the view says so itself.
-        expect(notebook.view(2)).to_contain_text("cancelled")
+        # Lab no longer finds the display to replace it: the view stays as it has ended.
+        expect(view.locator(".onix-row[data-status=cancelled]")).to_have_count(1)
         notebook.until_kernel("idle")
         assert notebook.evaluate("future.cancelled()") is True
+        notebook.reload()
+        expect(live(notebook, 2).locator(".onix-row[data-status=cancelled]")).to_have_count(1)
+        notebook.run(2)
+        expect(live(notebook, 2).locator(".onix-row[data-status=running]")).to_have_count(1)
+        widgets = "[type(one).__name__ for one in __import__('ipywidgets').widgets.widget._instances.values()]"
+        assert notebook.evaluate(widgets).count("RunsWidget") == 1
 
     def test_a_rerun_closes_the_old_view(self, lab: Lab) -> None:
         """Running a cell again leaves one view, and in the kernel no widget of the old one."""
