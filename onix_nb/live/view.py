@@ -39,6 +39,8 @@ TICK_SECONDS: Final = 1.0
 MOST_LOOKING: Final = 0.04
 # So many futures of a view tell when they end; of more it is found out by looking.
 MOST_HEARD: Final = 20
+# So many views that have ended stay on pages that were loaded again.
+MOST_STAYING: Final = 20
 
 
 def _is_notebook() -> bool:
@@ -117,18 +119,27 @@ class View:
             return True
 
     def finish(self) -> None:
-        """Leaves the static form, and closes the widget."""
+        """Leaves the static form, and closes the widget; a page that was loaded again keeps that as it ends."""
         self._send(self._bundle())
-        if self._widget is not None:
-            self._widget.close()
-            self._widget = None
+        if self._widget is None:
+            return
+        if not self._widget.reloaded:
+            self.drop()
+            return
+        while (message := self._feed.delta(time.monotonic())) is not None:
+            self._widget.tell(message)
+
+    @property
+    def stays(self) -> bool:
+        """Whether its widget is still open, though all has ended."""
+        return self._widget is not None
 
     def repeat(self) -> None:
         """Sends the final state again."""
         self._send(self._last)
 
     def drop(self) -> None:
-        """The cell that showed it is run again: its output is gone."""
+        """Closes the widget, for example because the cell is run again: its output is gone."""
         with self._lock:
             if self._widget is not None:
                 self._widget.close()
@@ -172,6 +183,8 @@ class Refresher:
         self._arrivals: deque[Entry] = deque()
         # Views that have ended since the last `flush`. Guarded by `_refreshing`.
         self._ended: list[View] = []
+        # Those that have ended and stay, because their page was loaded again.
+        self._staying: deque[View] = deque()
         # One look at a time.
         self._refreshing = threading.RLock()
 
@@ -206,6 +219,7 @@ class Refresher:
         with self._changed:
             dropped = [view for view in self._views if view.cell == cell]
             self._views = [view for view in self._views if view.cell != cell]
+        dropped += [view for view in self._staying.copy() if view.cell == cell]
         for view in dropped:
             view.drop()
 
@@ -231,6 +245,9 @@ class Refresher:
                 if not goes_on:
                     ended.append(view)
             self._ended += ended
+            self._staying = deque(view for view in (*self._staying, *ended) if view.stays)
+            while len(self._staying) > MOST_STAYING:
+                self._staying.popleft().drop()
             with self._changed:
                 self._views = [view for view in self._views if view not in ended]
 

@@ -37,10 +37,16 @@ class RunsWidget(anywidget.AnyWidget):
         self._cancel = cancel
         self._lock = lock  # guards the feed
         self._complained = False
+        self._pages = 0
         opening = feed.opening(time.monotonic())
         super().__init__(head=json.dumps(opening.head), snapshot=opening.records)
         self.on_msg(self._receive)
         clicks.route(self)
+
+    @property
+    def reloaded(self) -> bool:
+        """Whether the page was loaded again: then Jupyter no longer finds the display to replace it."""
+        return self._pages > 1
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
         """The state as of now, for a page that comes late."""
@@ -78,6 +84,7 @@ class RunsWidget(anywidget.AnyWidget):
         if kind == "cancel":
             self._cancel(run)
         elif kind == "hello":
+            self._pages += 1
             with self._lock:  # so that no delta comes before it
                 whole = self._feed.snapshot(time.monotonic())
                 if content.get("seq") != whole.head["seq"]:

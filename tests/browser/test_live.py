@@ -165,10 +165,16 @@ class TestPage:
         view = live(notebook, 2)
         ticks(view)
         cancel(row(view, "long"))
-        # Lab no longer finds the display to update it: the view says so itself.
-        expect(notebook.view(2)).to_contain_text("cancelled")
+        # Lab no longer finds the display to replace it: the view stays as it has ended.
+        expect(view.locator(".onix-row[data-status=cancelled]")).to_have_count(1)
         notebook.until_kernel("idle")
         assert notebook.evaluate("future.cancelled()") is True
+        notebook.reload()
+        expect(live(notebook, 2).locator(".onix-row[data-status=cancelled]")).to_have_count(1)
+        notebook.run(2)
+        expect(live(notebook, 2).locator(".onix-row[data-status=running]")).to_have_count(1)
+        widgets = "[type(one).__name__ for one in __import__('ipywidgets').widgets.widget._instances.values()]"
+        assert notebook.evaluate(widgets).count("RunsWidget") == 1
 
     @pytest.mark.parametrize("source", ["%onix_runs --unfinished", SHOWN], ids=["the magic", "the cell again"])
     def test_a_page_that_was_lost_shows_the_runs_again(self, lab: Lab, source: str) -> None:
