@@ -18,7 +18,7 @@ from ..model.future import Future
 from ..model.run import Run, name_cells
 from .cells import Landings, cell_of, next_number
 from .magics import LINE_MAGICS, OnixMagics
-from .output import capture, expect_exit, release
+from .output import capture, expect_exit, floods, release
 
 ALIAS = "onix"
 
@@ -104,6 +104,7 @@ class Extension:
     def _after_cell(self, result: Any) -> None:
         self._landings.land()
         refresher.flush()
+        floods.tell()
         failed, self._failed = self._failed, []
         if failed:
             live().report(failed)
