@@ -23,7 +23,7 @@ from .cells import Landings, cell_of, next_number
 from .executions import Execution, Executions
 from .interrupts import Interrupts
 from .magics import LINE_MAGICS, OnixMagics
-from .output import capture, expect_exit, release
+from .output import capture, expect_exit, floods, release
 
 ALIAS = "onix"
 
@@ -119,6 +119,7 @@ class Extension:
         self._landings.land()
         refresher.flush()
         self._interrupts.after_cell(result)
+        floods.tell()
         failed, self._failed = self._failed, []
         if failed:
             live().report(failed)

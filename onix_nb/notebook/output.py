@@ -15,11 +15,15 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from ..model.attempt import current
+from .floods import Floods, Limit
 
 # Seconds that ipykernel waits at its exit for what was printed to be sent; ten by default, for each stream.
 EXIT_FLUSH: Final = 0.5
 
 _innermost = current.get
+
+# What runs show is counted for the whole kernel. Survives a reload of this module.
+floods: Floods = globals().get("floods", Floods())
 
 
 def _keep(text: str) -> None:
@@ -105,16 +109,21 @@ class OwnWrite:
         return write
 
 
-def capture(*streams: Any) -> list[Echo | OwnWrite]:
-    """Begins to keep what runs write to `streams`; those that don't allow it are left alone."""
-    captured: list[Echo | OwnWrite] = []
+def capture(*streams: Any) -> list[Echo | OwnWrite | Limit]:
+    """Begins to keep what runs write to `streams`; those that don't allow it are left alone.
+
+    What they show of it is limited in a kernel, where it goes to a page and into a file.
+    """
+    captured: list[Echo | OwnWrite | Limit] = []
     for stream in {id(stream): stream for stream in streams}.values():
         with contextlib.suppress(TypeError, AttributeError):  # has no attributes of its own; is None
             captured.append(Echo(stream) if _is_kernels(stream) else OwnWrite(stream))
+            if _is_kernels(stream):
+                captured.append(Limit(stream, floods, _keep))
     return captured
 
 
-def release(captured: Iterable[Echo | OwnWrite]) -> None:
+def release(captured: Iterable[Echo | OwnWrite | Limit]) -> None:
     """Leaves the streams as they were."""
     for one in captured:
         one.release()
