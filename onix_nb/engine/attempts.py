@@ -112,7 +112,7 @@ class StartedAttempt(Attempt):
 class ThreadAttempt(StartedAttempt):
     """A try that runs on a thread of a pool, in a context of its own."""
 
-    __slots__ = ("_abandoned", "_interrupting", "_pool", "_sent")
+    __slots__ = ("_abandoned", "_interrupting", "_pool", "_sent", "replaced")
 
     def __init__(
         self, definition: Definition, run: Run, context: Context, clock: Clock, pool: Pool, number: int = 1
@@ -131,8 +131,9 @@ class ThreadAttempt(StartedAttempt):
         self._begun = 0.0
         self._alarm = None
         self._pool = pool
-        # Another thread has this one's place in the pool. Guarded by `settling`.
+        # Another thread gets this one's place in the pool. Guarded by `settling`.
         self._abandoned = False
+        self.replaced = False  # it has got it; the pool's
         # An asynchronous exception is on its way; `_sent` wakes when it was sent. Guarded by `settling`.
         self._interrupting = False
         self._sent: Waiter | None = None
@@ -180,13 +181,12 @@ class ThreadAttempt(StartedAttempt):
     def _interrupt(self) -> None:
         super()._interrupt()
         with settling:
-            inside = self._thread is not None and not self._abandoned
-            if inside:
+            if self._thread is not None and not self._abandoned:
                 self._abandoned = True
                 self.run.stopping = True
-        if inside:
-            self._pool.replace()
+        if self._abandoned and not self.replaced:  # not before: Ctrl-C may have hit this, which is then run again
             self._clock.after(GRACE, self._raise_inside)
+            self._pool.replace(self)
 
     def _raise_inside(self) -> None:
         """Raises `RunCancelled` in the user's function, if it is still running."""

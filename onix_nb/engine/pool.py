@@ -29,6 +29,20 @@ class Task(Protocol):
         """Runs on a thread of the pool. False when another thread has taken this one's place."""
 
 
+class Replaceable(Protocol):
+    """A task whose thread may be given up."""
+
+    replaced: bool
+
+
+def waker(idle: list[LockType]) -> Callable[[], None]:
+    """What takes a lock out of `idle` and releases it, in one call from C; IndexError when there is none.
+
+    In two steps, Ctrl-C between them would leave a thread parked for ever.
+    """
+    return functools.partial(next, map(LockType.release, iter(idle.pop, None)))
+
+
 class Pool:
     """A pool of daemon threads.
 
@@ -42,11 +56,10 @@ class Pool:
         self._clock = clock
         self._limit = limit
         self._backlog: deque[Task] = deque()
-        # The locks on which idle threads are parked. Who takes one out releases it, once: `_wake` does both in one
-        # call from C, or Ctrl-C between the two would leave the thread parked for ever. IndexError when none is idle.
+        # The locks on which idle threads are parked. Who takes one out releases it, once.
         self._idle: list[LockType] = []
-        self._wake: Callable[[], None] = functools.partial(next, map(LockType.release, iter(self._idle.pop, None)))
-        # Guards `_size`. Not held while a thread starts or a task runs.
+        self._wake = waker(self._idle)
+        # Guards `_size`, and `replaced` of tasks. Not held while a thread starts or a task runs.
         self._resizing = threading.Lock()
         self._size = 0
         self._closed = False
@@ -89,10 +102,12 @@ class Pool:
             with contextlib.suppress(IndexError):  # somebody else woke it
                 self._wake()
 
-    def replace(self) -> None:
-        """A thread will not come back from its task soon: another may take its place."""
+    def replace(self, task: Replaceable) -> None:
+        """A thread will not come back from `task` soon: another may take its place. Twice counts once."""
         with self._resizing:
-            self._size -= 1
+            if not task.replaced:
+                task.replaced = True
+                self._size -= 1
         if self._backlog:
             self._grow(None)
 

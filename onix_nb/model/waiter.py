@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
-from _thread import allocate_lock
+import time
+from _thread import allocate_lock, get_ident
+from typing import Final
+
+# The main thread looks for Ctrl-C so often, in seconds. A signal ends its wait at once, except one that comes
+# between the interpreter's last look for signals and the system call that blocks: nothing would tell of that.
+BEAT: Final = 0.1
 
 
 class Waiter:
@@ -26,9 +33,17 @@ class Waiter:
 
     def park(self, seconds: float | None = None) -> bool:
         """Blocks until a wake. False when `seconds` passed first. Ctrl-C raises out of it."""
+        if get_ident() == threading.main_thread().ident:
+            return self._park_main(math.inf if seconds is None else time.monotonic() + seconds)
         if seconds is None:
             return self._lock.acquire()
         return self._lock.acquire(timeout=min(max(seconds, 0), threading.TIMEOUT_MAX))
+
+    def _park_main(self, deadline: float) -> bool:
+        while not self._lock.acquire(timeout=max(0, min(BEAT, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                return False
+        return True
 
     @property
     def stale(self) -> bool:

@@ -17,6 +17,9 @@ from ..model.run import Run
 # The message names so many runs, and counts the others.
 MOST_NAMED: Final = 10
 
+# While a cell awaits, the event loop looks for Stop so often, in seconds.
+BEAT: Final = 0.1
+
 # Code that waits for futures; it is in the traceback of a wait that was interrupted.
 _WAITS: Final = frozenset({block.__code__, Future.__await__.__code__})
 
@@ -31,9 +34,9 @@ class Interrupts:
     def before_cell(self) -> None:
         """A cell begins: if it awaits, lets Stop reach it also while nothing else happens.
 
-        ipykernel then has a handler that asks the event loop to cancel the cell, but does not wake
-        the loop, which may be idle; and that can't interrupt what blocks the loop. It puts the
-        former handler back itself, at the end of the cell.
+        ipykernel then has a handler that asks the event loop to cancel the cell; but nothing wakes
+        a loop that is idle, and what blocks the loop is not interrupted. It puts the former handler
+        back itself, at the end of the cell.
         """
         self._task = None
         try:
@@ -41,10 +44,11 @@ class Interrupts:
         except RuntimeError:
             return
         self._task = task = asyncio.current_task(loop)
-        if threading.current_thread() is threading.main_thread():
+        if task is not None and threading.current_thread() is threading.main_thread():
             handler = signal.getsignal(signal.SIGINT)
             if callable(handler) and handler is not signal.default_int_handler:
                 signal.signal(signal.SIGINT, _reaching(handler, loop, task))
+                _keep_awake(loop, task)
 
     def after_cell(self, result: Any) -> None:
         """A cell has ended: if Stop has ended it, says what still runs."""
@@ -65,15 +69,19 @@ class Interrupts:
 
 
 def _reaching(
-    handler: Callable[..., Any], loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None
+    handler: Callable[..., Any], loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]
 ) -> Callable[..., None]:
     def handle(*signal_and_frame: Any) -> None:
-        if task is not None and asyncio.current_task(loop) is task:  # the cell is not awaiting now
+        if asyncio.current_task(loop) is task:  # the cell is not awaiting now
             raise KeyboardInterrupt
         handler(*signal_and_frame)
-        loop.call_soon_threadsafe(lambda: None)
 
     return handle
+
+
+def _keep_awake(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    if not task.done():
+        loop.call_later(BEAT, _keep_awake, loop, task)
 
 
 def _has_waited(trace: TracebackType | None) -> bool:

@@ -24,7 +24,7 @@ def go():
             while frame is not None:
                 frames.append(frame.f_code)
                 frame = frame.f_back
-            if frames[0].co_name in ("park", "wait", "select") and go.__code__ not in frames:
+            if frames[0].co_name in ("_park_main", "wait", "select") and go.__code__ not in frames:
                 print("go")
                 return
     threading.Thread(target=look).start()

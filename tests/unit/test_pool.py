@@ -14,7 +14,7 @@ import pytest
 
 from onix_nb.engine import pool as pool_module
 from onix_nb.engine.clock import Clock
-from onix_nb.engine.pool import Pool
+from onix_nb.engine.pool import Pool, waker
 
 WAIT = 30
 
@@ -45,6 +45,7 @@ class Task:
     def __init__(self, done: threading.Semaphore, held: threading.Event | None = None, *, stays: bool = True) -> None:
         self.begun = threading.Event()
         self.runs = 0
+        self.replaced = False
         self.thread: threading.Thread | None = None
         self._done = done
         self._held = held
@@ -152,6 +153,7 @@ def test_a_task_that_comes_while_a_thread_parks_is_seen(
     """After the thread found nothing, and before it can be woken; a pool that looks once only loses it."""
     pool = kind("test", 1)
     meeting = pool._idle = Meeting()
+    pool._wake = waker(meeting)
     pool.submit(Task(ended))
     assert done(ended, 1)
     assert meeting.arrived.wait(WAIT)
@@ -324,7 +326,7 @@ def test_a_replaced_thread_gives_its_place_to_another(ended: threading.Semaphore
     pool.submit(stuck)
     assert stuck.begun.wait(WAIT)
     pool.submit(waiting)
-    pool.replace()
+    pool.replace(stuck)
     assert done(ended, 1)
     assert waiting.runs == 1
     held.set()
@@ -342,7 +344,7 @@ def test_a_place_given_up_while_nothing_waits_is_there_for_the_next(ended: threa
     stuck = Task(ended, held, stays=False)
     pool.submit(stuck)
     assert stuck.begun.wait(WAIT)
-    pool.replace()
+    pool.replace(stuck)
     assert pool.size == 0
     pool.submit(Task(ended))
     assert done(ended, 1)
@@ -359,7 +361,7 @@ def test_the_count_of_threads_stays_right_through_it_all(racing: None, ended: th
         stuck = Task(ended, held, stays=False)
         pool.submit(stuck)
         assert stuck.begun.wait(WAIT)
-        pool.replace()
+        pool.replace(stuck)
         pool.submit(Task(ended))
         held.set()
         assert done(ended, 2)
