@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -273,6 +274,7 @@ AT_EACH = """
         while True:
             each = step() if isinstance(step, type) else step
             tracer = Tracer(number)
+            sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for this when tracing begins
             sys.settrace(tracer)
             try:
                 each()
@@ -293,6 +295,9 @@ AT_EACH = """
             number += 1
 """
 
+# Python 3.13 does not report each instruction of a function to a trace function each time.
+sweeps = pytest.mark.skipif(sys.version_info[:2] == (3, 13), reason="instructions are not traced reliably")
+
 STEPS = [
     "start an action",
     "start a flow",
@@ -306,6 +311,7 @@ STEPS = [
 ]
 
 
+@sweeps
 @pytest.mark.parametrize("step", STEPS)
 def test_an_interrupt_at_any_instruction(script: Callable[[str], Any], step: str) -> None:
     """Every lock is free, every run has ended or is known to go on, and new runs work."""
@@ -313,6 +319,7 @@ def test_an_interrupt_at_any_instruction(script: Callable[[str], Any], step: str
     assert out == "(True, [])\n"
 
 
+@sweeps
 def test_an_interrupt_at_any_instruction_of_a_cancel(script: Callable[[str], Any]) -> None:
     """The run is cancelled or goes on, and is accounted for either way."""
     out = script(AT_EACH + "\n    print(sweep(Cancelled))\n    gate.set()").passes(timeout=120)
@@ -355,6 +362,7 @@ BROKEN = {
 }
 
 
+@sweeps
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
 def test_the_sweep_sees_what_is_broken(script: Callable[[str], Any], broken: str) -> None:
     """The control: the obvious way to write each is found out."""
