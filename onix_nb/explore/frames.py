@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..model.future import Entry, Future
-from ..model.run import EPOCH, Run, Status, Summary
+from ..model.run import EPOCH, Run, Status, Summary, message_of
 from . import tracebacks
 
 STATUS: Final = pd.CategoricalDtype(list(get_args(Status)))
@@ -53,7 +53,8 @@ def to_frame(entries: Sequence[Entry]) -> pd.DataFrame:
 
 def results(entries: Sequence[Entry]) -> pd.DataFrame:
     """What the runs returned, as a tidy frame; `Runs.results` describes it."""
-    given = [(entry, value) for entry in entries if (value := _result_of(*entry)) is not _MISSING]
+    values = [(entry, _result_of(*entry)) for entry in entries]
+    given = [(entry, value) for entry, value in values if value is not _MISSING]
     blocks = [_rows_of(value) for _, value in given]
     rows = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
     keys = {"run": pd.Series([run.id for (run, _), _ in given], dtype="int64")}
@@ -62,7 +63,7 @@ def results(entries: Sequence[Entry]) -> pd.DataFrame:
     for name, series in _stacked(blocks).items():
         columns[f"result.{name}" if name in keys else name] = series
     frame = pd.DataFrame(columns)
-    missing = [run.status for run, future in entries if _result_of(run, future) is _MISSING]
+    missing = [run.status for (run, _), value in values if value is _MISSING]
     frame.attrs["left_out"] = {status: missing.count(status) for status in STATUS.categories}
     return frame
 
@@ -177,7 +178,7 @@ def _error_of(run: Run, future: Future[Any] | None) -> tuple[str, str] | None:
     if run.status != "failed":
         return None
     if future is not None and future._exception is not None:
-        return type(future._exception).__name__, tracebacks.message_of(future._exception)
+        return type(future._exception).__name__, message_of(future._exception)
     kind, _, message = (run.error or "").partition(": ")
     return kind, message
 
@@ -341,7 +342,7 @@ def _failure(run: Run, error: BaseException, leaf: BaseException) -> dict[str, s
     causes = [cause for cause in tracebacks.causes_of(leaf) if not tracebacks.is_remote(cause)]
     return {
         "type": type(leaf).__name__,
-        "message": tracebacks.message_of(leaf),
+        "message": message_of(leaf),
         "where": tracebacks.where(leaf, run),
         "notes": "\n".join(map(str, notes)) if notes else None,
         "causes": " ← ".join(map(_said, causes)) or None,
@@ -351,5 +352,5 @@ def _failure(run: Run, error: BaseException, leaf: BaseException) -> dict[str, s
 
 
 def _said(error: BaseException) -> str:
-    message = tracebacks.message_of(error)
+    message = message_of(error)
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -82,14 +82,6 @@ def stack_of(error: BaseException) -> str:
     return _with_cells("".join(traceback.format_tb(error.__traceback__)))
 
 
-def message_of(error: BaseException) -> str:
-    """What the exception says, whatever its `__str__` does."""
-    try:
-        return str(error)
-    except Exception as failure:
-        return f"<its __str__ raised {type(failure).__name__}>"
-
-
 def causes_of(error: BaseException) -> list[BaseException]:
     """What led to an exception: its cause, else its context, and so on."""
     causes: list[BaseException] = []

@@ -83,12 +83,17 @@ def plain(value: object) -> object:
     return value
 
 
+def message_of(error: BaseException) -> str:
+    """What the exception says, whatever its `__str__` does."""
+    try:
+        return str(error)
+    except Exception as failure:
+        return f"<its __str__ raised {type(failure).__name__}>"
+
+
 def error_text(error: BaseException) -> str:
     """`Type: message`, one line of bounded length that can be printed, whatever the exception's `__str__` does."""
-    try:
-        message = str(error)
-    except Exception as failure:
-        message = f"<its __str__ raised {type(failure).__name__}>"
+    message = message_of(error)
     return printable(" ".join(f"{type(error).__name__}: {message}".split()) if message else type(error).__name__)
 
 
