@@ -6,14 +6,20 @@ thread's or a flow's: work that runs in the background sees a change at once.
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import os
+import sys
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 Leaks = Literal["warn", "error", "cancel", "ignore"]
-Executor = Literal["threads"]
+# "threads", "processes", "dask", "dask:tcp://...", a `distributed.Client` or a `concurrent.futures.Executor`.
+Executor = Any
+# The one text that means it: settings are compared by identity, which costs a start next to nothing.
+THREADS: Final = "threads"
+
 OnRerun = Literal["attach", "restart", "parallel"]
 
 
@@ -28,7 +34,7 @@ class Settings:
 
     strict: bool = True
     leaks: Leaks = "warn"
-    executor: Executor = "threads"
+    executor: Executor = THREADS
     max_workers: int | None = None
     max_flows: int | None = None
     on_rerun: OnRerun = "attach"
@@ -65,10 +71,34 @@ def _count(name: str, value: object) -> int | None:
     return value
 
 
+def checked_executor(name: str, value: object) -> Any:
+    """An executor as a setting holds it.
+
+    Raises:
+        ValueError: A text that names none.
+        TypeError: An object that is none.
+    """
+    distributed = sys.modules.get("distributed")  # who has a Client has imported it
+    if isinstance(value, str):
+        if value == THREADS:
+            return THREADS
+        if value in ("processes", "dask") or (value.startswith("dask:") and "://" in value):
+            return value
+    elif isinstance(value, concurrent.futures.Executor) or (
+        distributed is not None and isinstance(value, distributed.Client)
+    ):
+        return value
+    kind = ValueError if isinstance(value, str) else TypeError
+    raise kind(
+        f"configure({name}=...) takes 'threads', 'processes', 'dask', 'dask:tcp://host:port', a distributed.Client "
+        f"or a concurrent.futures.Executor, not {value!r}"
+    )
+
+
 _CHECKS: Mapping[str, Callable[[str, object], Any]] = {
     "strict": _boolean,
     "leaks": _choice(*get_args(Leaks)),
-    "executor": _choice(*get_args(Executor)),
+    "executor": checked_executor,
     "max_workers": _count,
     "max_flows": _count,
     "on_rerun": _choice(*get_args(OnRerun)),
@@ -166,7 +196,10 @@ def configure(
         leaks: What happens when a flow returns with futures that nobody consumed: `"warn"`
             (default), `"error"` fails the flow with `LeakedFutureError`, `"cancel"` cancels the
             leaked runs, `"ignore"` is silent.
-        executor: Where actions run: `"threads"` (default).
+        executor: Where synchronous actions run: `"threads"` (default); `"processes"` on all cores, by loky;
+            `"dask"` on a local cluster, `"dask:tcp://host:port"` or a `distributed.Client` on that one; or any
+            `concurrent.futures.Executor`. What runs already stays where it is. Flows, and `async def` actions,
+            stay in the kernel.
         max_workers: How many synchronous actions run at once; None (default) for the number of
             cores plus 4, 32 at most.
         max_flows: How many of the flows that cells start run at once; None (default) for any
@@ -193,7 +226,7 @@ def configure(
     """
     asked = {name: value for name, value in locals().items() if value is not _KEEP}
     for name, value in asked.items():
-        _CHECKS[name](name, value)
+        asked[name] = _CHECKS[name](name, value)
     before = current
     _install(dataclasses.replace(current, **asked))
     return Configured(before, asked)

@@ -7,6 +7,7 @@ A user's own exception is never wrapped in one of these: `future.result()` raise
         AttemptTimeoutError     an attempt took longer than its `timeout=`; also a `TimeoutError`
         DeadlockError           a wait that could never end; also a `RuntimeError`
         ExecutorError           onix can't run this here or now; also a `RuntimeError`
+            TransferError       a function, an argument, a result or an exception can't travel
         LeakedFutureError       a flow returned with leaked futures, under `configure(leaks="error")`
     RunCancelled                raised inside a run that was cancelled; a `BaseException`
     LeakedFutureWarning         a flow returned with futures that nobody consumed
@@ -41,7 +42,19 @@ class DeadlockError(OnixError, RuntimeError):
 
 
 class ExecutorError(OnixError, RuntimeError):
-    """onix can't run this here or now: after a fork, at interpreter exit, or without threads."""
+    """onix can't run this here or now.
+
+    After a fork, at interpreter exit or without threads; or where the action was to run: its worker died, the
+    cluster was lost, the executor was shut down or is not installed. An action with `retry=` is tried again.
+    """
+
+
+class TransferError(ExecutorError):
+    """What an action needs, returns or raises can't be sent to another process or back.
+
+    The message names the variable. Make such an object (a lock, a socket, an open file) inside the action, or run
+    the action on threads: `@onix.action(executor="threads")`. It is not tried again: it would fail the same way.
+    """
 
 
 class LeakedFutureError(OnixError):
@@ -76,5 +89,6 @@ __all__ = [
     "LeakedFutureWarning",
     "OnixError",
     "RunCancelled",
+    "TransferError",
     "UnseenFailureWarning",
 ]

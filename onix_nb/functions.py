@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from . import config
-from .engine.actions import Origin, call_action, start_action
+from .engine.actions import Origin, call_action, on_threads, start_action
 from .engine.flows import start_flow
 from .model.definition import Definition, secrets_among
 from .model.future import Future
@@ -98,7 +98,8 @@ class Function(Generic[P, R]):
         """What is compared to tell whether it has changed."""
         definition = self._definition
         retry = None if definition.retry is None else dataclasses.astuple(definition.retry)
-        return definition.kind, definition.name, definition.invoke, retry, definition.timeout
+        place = definition.executor, definition.placement
+        return definition.kind, definition.name, definition.invoke, retry, definition.timeout, place
 
     def __str__(self) -> str:
         return f"{self._definition.kind} {self._definition.name}()"
@@ -118,7 +119,7 @@ class Action(Function[P, R]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs the action and returns its result; blocks until then.
 
-        A synchronous action without `timeout=` runs on the caller's own thread.
+        A synchronous action without `timeout=` runs on the caller's own thread, when the executor is threads.
 
         Raises:
             TypeError: An argument is positional, unknown, missing, or a future.
@@ -129,12 +130,22 @@ class Action(Function[P, R]):
         if args or kwargs.keys() != self._names:
             kwargs = self._bound(args, kwargs)  # type: ignore[assignment]
         definition = self._definition
-        if definition.is_async or definition.timeout is not None:
+        if definition.is_async or definition.timeout is not None or not on_threads(definition):
             return start_action(definition, kwargs, sys._getframe(1)).result()  # type: ignore[no-any-return]
         return call_action(definition, kwargs, sys._getframe(1))  # type: ignore[no-any-return]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels with its function, so that a worker tells an action that calls it what it may not."""
+        return Action, (self.__wrapped__, self._definition)  # type: ignore[attr-defined]
+
     def options(
-        self, *, name: str = _KEEP, retry: int | RetryPolicy | None = _KEEP, timeout: float | None = _KEEP
+        self,
+        *,
+        name: str = _KEEP,
+        retry: int | RetryPolicy | None = _KEEP,
+        timeout: float | None = _KEEP,
+        executor: config.Executor = _KEEP,
+        dask: Mapping[str, Any] | None = _KEEP,
     ) -> Action[P, R]:
         """A copy with other options; the arguments are those of `onix.action`."""
         changes: dict[str, Any] = {}
@@ -144,6 +155,10 @@ class Action(Function[P, R]):
             changes["retry"] = RetryPolicy.of(retry)
         if timeout is not _KEEP:
             changes["timeout"] = _checked_attempt_timeout(timeout)
+        if executor is not _KEEP:
+            changes["executor"] = _checked_executor(executor, self._definition)
+        if dask is not _KEEP:
+            changes["placement"] = _checked_placement(dask)
         return Action(self.__wrapped__, dataclasses.replace(self._definition, **changes))  # type: ignore[attr-defined]
 
 
@@ -167,6 +182,10 @@ class Flow(Function[P, R]):
         if args or kwargs.keys() != self._names:
             kwargs = self._bound(args, kwargs)  # type: ignore[assignment]
         return start_flow(self._definition, kwargs, sys._getframe(1)).result()  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels with its function, as actions do."""
+        return Flow, (self.__wrapped__, self._definition)  # type: ignore[attr-defined]
 
     def options(self, *, name: str = _KEEP) -> Flow[P, R]:
         """A copy with other options; the arguments are those of `onix.flow`."""
@@ -194,7 +213,12 @@ def action(function: Callable[P, Coroutine[Any, Any, R]], /) -> Action[P, R]: ..
 def action(function: Callable[P, R], /) -> Action[P, R]: ...
 @overload
 def action(
-    *, name: str | None = None, retry: int | RetryPolicy | None = None, timeout: float | None = None
+    *,
+    name: str | None = None,
+    retry: int | RetryPolicy | None = None,
+    timeout: float | None = None,
+    executor: config.Executor | None = None,
+    dask: Mapping[str, Any] | None = None,
 ) -> _ActionDecorator: ...
 def action(
     function: Any = _KEEP,
@@ -203,6 +227,8 @@ def action(
     name: str | None = None,
     retry: int | RetryPolicy | None = None,
     timeout: float | None = None,
+    executor: config.Executor | None = None,
+    dask: Mapping[str, Any] | None = None,
 ) -> Any:
     """Makes an action of a function: one that touches the world, and may call plain functions only.
 
@@ -216,6 +242,10 @@ def action(
             `RetryPolicy`; None (default) for one attempt. Not in Oryonix.
         timeout: Seconds that one attempt may take; then it fails with `AttemptTimeoutError`. What
             it does may go on for a while, also beside the next attempt. Not in Oryonix.
+        executor: Where it runs, as in `onix.configure(executor=...)`; None (default) for what is configured
+            when it is started. Not in Oryonix.
+        dask: What it asks of a Dask cluster: a dict with any of `workers`, `allow_other_workers`, `resources`
+            and `priority`, as in `distributed.Client.submit`. Elsewhere it means nothing. Not in Oryonix.
 
     Raises:
         TypeError: `function` is a generator, a class, or nothing that can be called; an option
@@ -234,10 +264,14 @@ def action(
         "name": name,
         "retry": RetryPolicy.of(retry),
         "timeout": _checked_attempt_timeout(timeout),
+        "placement": _checked_placement(dask),
     }
 
     def decorate(function: Any) -> Any:
-        return Action(function, _defined("action", function, options))
+        definition = _defined("action", function, options)
+        if executor is not None:
+            definition = dataclasses.replace(definition, executor=_checked_executor(executor, definition))
+        return Action(function, definition)
 
     return decorate if function is _KEEP else decorate(function)
 
@@ -314,6 +348,7 @@ def _defined(kind: Any, function: Any, options: Mapping[str, Any]) -> Definition
         is_async=inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call),
         retry=options.get("retry"),
         timeout=options.get("timeout"),
+        placement=options.get("placement") or {},
         secrets=secrets_among(parameters),
         is_open=any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()),
     )
@@ -333,3 +368,26 @@ def _checked_attempt_timeout(timeout: object) -> float | None:
     if math.isnan(timeout) or timeout <= 0:
         raise ValueError(f"timeout= must be more than 0 seconds, not {timeout!r}")
     return timeout
+
+
+def _checked_executor(executor: Any, definition: Definition) -> Any:
+    if executor is None:
+        return None
+    checked = config.checked_executor("executor", executor)
+    if definition.is_async and checked is not config.THREADS:
+        raise TypeError(
+            f"async action {definition.name}() runs on the kernel's event loop: executor= is for plain functions"
+        )
+    return checked
+
+
+def _checked_placement(dask: Any) -> Mapping[str, Any]:
+    if dask is None:
+        return {}
+    allowed = ("workers", "allow_other_workers", "resources", "priority")
+    if not isinstance(dask, Mapping):
+        raise TypeError(f"dask= takes a dict, not {dask!r}")
+    for name in dask:
+        if name not in allowed:
+            raise TypeError(f"dask= takes {', '.join(map(repr, allowed))}, not {name!r}")
+    return {"dask": dict(dask)}

@@ -8,6 +8,7 @@ from contextvars import Context, copy_context
 from types import CodeType
 from typing import Any, Protocol
 
+from .. import config
 from ..errors import ActionCallError, RunCancelled
 from ..model.attempt import Attempt, current
 from ..model.definition import Definition
@@ -15,6 +16,7 @@ from ..model.future import Future, Owner
 from ..model.parking import sleep
 from ..model.run import Run, Status, error_text
 from .aio import LoopAttempt
+from .remote import RemoteAttempt, executor_of
 from .attempts import StartedAttempt, ThreadAttempt, add_span, listeners, start
 from .session import Session, live
 
@@ -69,6 +71,14 @@ def owner_of(session: Session, parent: Attempt | None, definition: Definition) -
     return parent._children_owner() or session
 
 
+def on_threads(definition: Definition) -> bool:
+    """Whether a synchronous action runs on threads of this process."""
+    executor = definition.executor
+    if executor is None:
+        executor = config.current.executor
+    return executor is config.THREADS
+
+
 def start_action(definition: Definition, arguments: Mapping[str, Any], origin: Origin) -> Future[Any]:
     """Starts an action in the background: on a thread, or on the event loop if it is async."""
     session = live()
@@ -82,6 +92,9 @@ def start_action(definition: Definition, arguments: Mapping[str, Any], origin: O
     attempt: StartedAttempt
     if definition.is_async:
         attempt = LoopAttempt(definition, run, copy_context(), session.clock, session.loop())
+    elif not on_threads(definition):
+        executor = executor_of(session, definition.executor or config.current.executor)
+        attempt = RemoteAttempt(definition, run, copy_context(), session.clock, executor)
     else:
         attempt = ActionAttempt(definition, run, copy_context(), session.clock, session.actions)
     return start(attempt, arguments, owner, session.unfinished, attempt._submit)

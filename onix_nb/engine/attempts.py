@@ -76,18 +76,19 @@ class StartedAttempt(Attempt):
             self._alarm.cancel()
         self._future._settle(FINISHED, result, attempt=self)
 
-    def _fail(self, error: BaseException, *, leaving: bool = True) -> bool:
+    def _fail(self, error: BaseException, *, leaving: bool = True, at: float | None = None) -> bool:
         """The attempt has failed: another one follows, or the run ends. False when it came too late.
 
         Args:
             error: What the user's function raised, or that its time is up.
             leaving: Whether it is the thread of the attempt that calls.
+            at: When it failed; None for now.
         """
         if self._alarm is not None:
             self._alarm.cancel()
         policy = self._definition.retry
         if policy is None or not policy.again(self.attempt, error):
-            return self._future._settle(FINISHED, None, error, attempt=self, leaving=leaving)
+            return self._future._settle(FINISHED, None, error, attempt=self, leaving=leaving, at=at)
         context = self._context
         if context is None:
             return False

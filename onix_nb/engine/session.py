@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol, cast
 
 from .. import config
 from ..errors import ExecutorError, UnseenFailureWarning
+from ..executors import Executor
 from ..model import process
 from ..model.definition import Definition
 from ..model.future import LOOKED, Future, settling
@@ -71,6 +72,8 @@ class Session:
         self.archive: deque[Run] = deque(maxlen=ARCHIVED_RUNS)
         self.cell: str | None = None
         self.execution: Execution | None = None
+        # Where actions run that do not run on our threads, by their setting. `setdefault` decides who was first.
+        self.executors: dict[Any, Executor] = {}
         self.clock = Clock()
         self.actions = Pool("action", settings.workers, self.clock)
         self.flows = Pool("flow", None, self.clock)
@@ -164,6 +167,14 @@ class Session:
             new.close()
         return loop
 
+    # Executors.
+
+    def close_executors(self) -> None:
+        """Ends the workers that we started, and what runs on them; the next call starts new ones."""
+        while self.executors:
+            _, executor = self.executors.popitem()
+            executor.close()
+
     # The end.
 
     def shut_down(self) -> None:
@@ -177,6 +188,7 @@ class Session:
         attempts = [future._attempt for future in self.futures()]
         for future in self.futures():
             future.cancel(interrupt=True)
+        self.close_executors()
         _wait_for_threads([attempt for attempt in attempts if isinstance(attempt, ThreadAttempt)])
 
 

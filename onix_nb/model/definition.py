@@ -36,6 +36,8 @@ class Definition:
         is_async: Whether `invoke` returns a coroutine.
         retry: When a failed attempt is followed by another; None for never.
         timeout: Seconds that one attempt may take; None for no limit.
+        executor: Where it runs, if not where `configure(executor=...)` says.
+        placement: What an executor is told in addition, by its name: `{"dask": {...}}`.
         secrets: The names of the parameters whose values are masked.
         is_open: Whether it takes keywords of any name, which may be secrets, too.
     """
@@ -48,6 +50,8 @@ class Definition:
     timeout: float | None = None
     secrets: frozenset[str] = frozenset()
     is_open: bool = False
+    executor: Any = None
+    placement: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def record(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """The arguments as a record may keep them: big values summed up, secrets masked.

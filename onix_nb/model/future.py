@@ -332,6 +332,7 @@ class Future(concurrent.futures.Future[T]):
         since: frozenset[str] = _UNSETTLED,
         attempt: Attempt | None = None,
         leaving: bool = True,
+        at: float | None = None,
     ) -> bool:
         """Settles the future, unless someone else has; see the top of this file.
 
@@ -342,12 +343,13 @@ class Future(concurrent.futures.Future[T]):
             since: The states from which it may.
             attempt: The try that ended; it may settle only while it is the current one.
             leaving: Whether the thread of `attempt` calls, having left the user's function.
+            at: When the run ended, for one that ended elsewhere; None for now.
 
         Returns:
             Whether this call settled it.
         """
         run = self.run
-        now = time.monotonic()
+        now = time.monotonic() if at is None else at
         error = None if exception is None or run is None else error_text(exception)
         outcome = _STATUS.get(state) if exception is None else "failed"
         ours = False

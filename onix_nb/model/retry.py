@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 
-from ..errors import AttemptTimeoutError, ExecutorError, OnixError
+from ..errors import AttemptTimeoutError, ExecutorError, OnixError, TransferError
 
 
 def _is_number(value: object) -> bool:
@@ -89,7 +89,9 @@ class RetryPolicy:
         """Whether attempt number `attempt`, which raised `error`, is followed by another."""
         if not isinstance(error, Exception):
             return False
-        if isinstance(error, OnixError) and not isinstance(error, (AttemptTimeoutError, ExecutorError)):
+        if isinstance(error, TransferError) or (
+            isinstance(error, OnixError) and not isinstance(error, (AttemptTimeoutError, ExecutorError))
+        ):
             return False  # a mistake in the program: it would fail the same way again
         if self.maximum_attempts and attempt >= self.maximum_attempts:
             return False

@@ -121,6 +121,7 @@ class Run:
         error: The exception as one line of text, for a failed run.
         leaked: Whether its flow returned without consuming it.
         stopping: Whether it was cancelled, or timed out, while its thread goes on for now.
+        worker: Which worker of an executor ran it last, for people; None on the kernel's own threads.
         output: The end of what it printed, logged or warned of, as `output.text`; None for nothing.
             Only where the extension is loaded.
     """
@@ -145,6 +146,7 @@ class Run:
         "spans",
         "started",
         "stopping",
+        "worker",
     )
 
     def __init__(
@@ -175,6 +177,7 @@ class Run:
         self.error: str | None = None
         self.leaked = False
         self.stopping = False
+        self.worker: str | None = None
         self.output: Output | None = None
 
     @property

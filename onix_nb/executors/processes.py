@@ -1,0 +1,414 @@
+"""Actions on all cores: worker processes of loky.
+
+Beside loky's queues each worker has a connection of its own to the kernel. On it the worker tells that a call begins,
+before it does, and what it prints; the kernel tells which call has to stop. Its end tells each of them that the other
+is gone: a worker whose kernel died ends, and the kernel knows what a dead worker had begun.
+
+loky fails every call when one worker dies. Those that had begun are lost; those that had not go to the next pool.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from multiprocessing.connection import Client, Connection, Listener
+from typing import Any, Final
+
+import loky
+from loky.backend import resource_tracker
+
+from .. import config
+from ..errors import ExecutorError
+from . import Call, worker
+from .packing import Packed, Reply, pack_call, unpack_outcome
+from .shared import Needed, OneWay, Shared
+
+# Seconds that an idle worker stays.
+IDLE_SECONDS: Final = 300
+
+# Seconds for what a dead worker told last to be read.
+LAST_WORDS: Final = 2.0
+
+# So many pools may die, one after the other, before any of their calls has begun.
+STILLBORN: Final = 3
+
+
+class _Sent:
+    """A call that was handed to a pool."""
+
+    __slots__ = ("call", "future", "needed", "packed", "pid", "pool")
+
+    def __init__(self, call: Call, packed: Packed, needed: Needed) -> None:
+        self.call = call
+        self.packed = packed
+        self.needed = needed
+        self.future: concurrent.futures.Future[Reply]
+        self.pool: _Pool
+        self.pid: int | None = None  # of the worker that has begun it
+
+
+class Processes:
+    """Brings calls to worker processes, which are started with the first call."""
+
+    name = "processes"
+
+    def __init__(self) -> None:
+        self._owner = os.getpid()
+        self._shared: Shared | None = None
+        self._pool: _Pool | None = None
+        self._retired: list[_Pool] = []  # with other numbers of workers, which may not have ended
+        self._closed = False
+        self._stillborn = 0  # pools that died one after the other before a call had begun
+        # Guards the choice of `_pool` and `_shared`. No call of ours or of loky's is made on a call's account under it.
+        self._choosing = threading.Lock()
+        _processes.add(self)
+
+    def submit(self, call: Call) -> None:
+        """Packs the call, and hands it to the pool."""
+        needed = Needed(self._files())
+        try:
+            packed = pack_call(call, needed)
+            self._send(_Sent(call, packed, needed))
+        except BaseException:
+            needed.release()
+            raise
+
+    def cancel(self, call: Call) -> None:
+        """Takes it out of the queue, or makes its function stop."""
+        sent: _Sent | None = call.handle
+        if sent is not None and not sent.future.cancel():
+            sent.pool.interrupt(sent)
+
+    def close(self) -> None:
+        """Kills the workers."""
+        if os.getpid() != self._owner:
+            return
+        self._closed = True
+        with self._choosing:
+            pools = [*self._retired, *([self._pool] if self._pool else [])]
+            self._pool, self._retired = None, []
+            shared, self._shared = self._shared, None
+        for pool in pools:
+            pool.kill()
+        if shared is not None:
+            shared.close()
+            with contextlib.suppress(Exception):
+                resource_tracker.unregister(shared.folder, "folder")
+
+    def _files(self) -> Shared:
+        with self._choosing:
+            if self._shared is None:
+                self._shared = Shared()
+                resource_tracker.register(self._shared.folder, "folder")  # which removes it if we are killed
+            return self._shared
+
+    def _current(self) -> _Pool:
+        """The pool for the next call: a new one after a worker died, or after `configure(max_workers=...)`."""
+        workers = config.current.max_workers or loky.cpu_count()
+        if self._closed:
+            raise ExecutorError("the worker processes were ended")
+        folder = self._files().folder
+        with self._choosing:
+            before = self._pool
+            if before is None or before.broken or before.workers != workers:
+                self._pool = _Pool(self, workers, folder)
+                if before is not None and not before.broken:
+                    before.retire()
+                    self._retired.append(before)
+            assert self._pool is not None
+            return self._pool
+
+    def _send(self, sent: _Sent) -> None:
+        for _ in range(3):
+            pool = self._current()
+            try:
+                pool.submit(sent)
+                return
+            except (loky.process_executor.BrokenProcessPool, loky.process_executor.ShutdownExecutorError):
+                pool.broken = True  # a worker died just now
+        raise ExecutorError(f"no worker process stays alive for action {sent.call.name}() (run {sent.call.id})")
+
+    def mourn(self, lost: list[_Sent], reason: str, culprits: dict[int, int]) -> None:
+        """A pool died: what had begun is lost, the rest goes to the next pool."""
+        begun = any(sent.pid is not None for sent in lost)
+        self._stillborn = 0 if begun else self._stillborn + 1
+        for sent in lost:
+            call = sent.call
+            what = f"action {call.name}() (run {call.id}, attempt {call.attempt})"
+            if sent.pid is not None:
+                sent.needed.release()
+                call.fails(ExecutorError(f"{what} was lost: {_death(sent.pid, culprits)}"))
+            elif self._stillborn >= STILLBORN or self._closed or call.cancelled:
+                sent.needed.release()
+                call.fails(ExecutorError(f"{what} did not begin: the worker processes die at their start; {reason}"))
+            else:
+                try:
+                    self._send(sent)
+                except Exception as error:
+                    sent.needed.release()
+                    call.fails(error if isinstance(error, ExecutorError) else ExecutorError(f"{what}: {error}"))
+
+
+def _death(pid: int, culprits: dict[int, int]) -> str:
+    if pid in culprits or not culprits:
+        return f"its worker, process {pid}, died{_exit(culprits.get(pid))}"
+    first = next(iter(culprits))
+    return f"its worker, process {pid}, was ended because another one, process {first}, died{_exit(culprits[first])}"
+
+
+def _exit(code: int | None) -> str:
+    if code is None:
+        return ""
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f" of {signal.Signals(-code).name} (exit code {code})"
+    return f" with exit code {code}"
+
+
+class _Pool:
+    """One pool of loky, from its first call to its end."""
+
+    def __init__(self, owner: Processes, workers: int, folder: str) -> None:
+        self.workers = workers
+        self.broken = False
+        self._owner = owner
+        self._listener = Listener(os.path.join(folder, f"kernel-{id(self)}"), "AF_UNIX", 64, os.urandom(32))
+        self._executor = loky.ProcessPoolExecutor(
+            workers,
+            timeout=IDLE_SECONDS,
+            initializer=_begin_worker,
+            initargs=(self._listener.address, bytes(self._listener._authkey), folder),  # type: ignore[attr-defined]
+        )
+        # Changed one atomic step at a time: calls by their key, and the connection to each worker by its pid.
+        self._sent: dict[str, _Sent] = {}
+        self._connections: dict[int, Connection[Any, Any]] = {}
+        self._readers: list[threading.Thread] = []
+        # Guards `_lost`, `_buried` and `_culprits`.
+        self._dying = threading.Lock()
+        self._lost: list[_Sent] | None = None
+        self._buried = False
+        self._culprits: dict[int, int] = {}
+        threading.Thread(target=self._accept, name="onix-workers", daemon=True).start()
+
+    def submit(self, sent: _Sent) -> None:
+        """Hands a call to loky."""
+        sent.pool, sent.pid = self, None
+        self._sent[sent.packed.key] = sent
+        try:
+            with _undisturbed():
+                sent.future = self._executor.submit(_perform, sent.packed)
+        except BaseException:
+            self._sent.pop(sent.packed.key, None)
+            raise
+        sent.call.handle = sent
+        _end_before_loky()
+        sent.future.add_done_callback(lambda _: self._ended(sent))
+        if sent.call.cancelled:
+            self._owner.cancel(sent.call)
+
+    def interrupt(self, sent: _Sent) -> None:
+        """Asks the worker that runs the call to stop it."""
+        connection = self._connections.get(sent.pid or 0)
+        if connection is not None:
+            with contextlib.suppress(OSError, ValueError):  # it is gone
+                connection.send_bytes(sent.packed.key.encode())
+
+    def retire(self) -> None:
+        """Takes no more calls; its workers end when the last one has."""
+        self._executor.shutdown(wait=False)
+
+    def kill(self) -> None:
+        """Ends the workers at once."""
+        self.broken = True
+        with contextlib.suppress(Exception):  # it is broken already
+            self._executor.shutdown(wait=False, kill_workers=True)
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        """Lets the thread that waits for workers see that there will be none."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as knock:
+            knock.connect(self._listener.address)
+        with contextlib.suppress(OSError):
+            self._listener.close()
+
+    # What comes back.
+
+    def _ended(self, sent: _Sent) -> None:
+        """The future of a call has settled; on loky's thread."""
+        try:
+            reply = sent.future.result()
+        except concurrent.futures.CancelledError:
+            self._sent.pop(sent.packed.key, None)
+            sent.needed.release()
+            sent.call.fails(ExecutorError("it was cancelled"))
+        except BaseException as error:
+            self._lose(sent, error)
+        else:
+            sent.needed.release()
+            self._owner._stillborn = 0
+            if sent.call.ends(unpack_outcome(reply)):
+                self._sent.pop(sent.packed.key, None)
+
+    def _lose(self, sent: _Sent, error: BaseException) -> None:
+        """A worker died. What had begun is known when the connections have ended, which is after loky has told us."""
+        self.broken = True
+        with self._dying:
+            first = self._lost is None
+            if first:
+                self._lost = []
+                processes = dict(getattr(self._executor, "_processes", {}))
+                self._culprits = {pid: one.exitcode for pid, one in processes.items() if one.exitcode is not None}
+            assert self._lost is not None
+            self._lost.append(sent)
+            late = self._buried
+        if first or late:
+            threading.Thread(target=self._bury, args=(str(error),), name="onix-lost-workers", daemon=True).start()
+
+    def _bury(self, reason: str) -> None:
+        deadline = time.monotonic() + LAST_WORDS
+        for reader in list(self._readers):
+            reader.join(max(0.0, deadline - time.monotonic()))
+        with self._dying:
+            self._buried = True
+            lost, self._lost = self._lost or [], []
+        self._stop_listening()
+        for sent in lost:
+            self._sent.pop(sent.packed.key, None)
+        self._owner.mourn(lost, reason, self._culprits)
+
+    # The connections.
+
+    def _accept(self) -> None:
+        while not self.broken:
+            try:
+                connection = self._listener.accept()
+            except OSError:
+                if self.broken:
+                    return
+                continue
+            except Exception:  # a worker that died just then, or somebody without the key
+                continue
+            reader = threading.Thread(target=self._read, args=(connection,), name="onix-worker", daemon=True)
+            self._readers.append(reader)
+            reader.start()
+
+    def _read(self, connection: Connection[Any, Any]) -> None:
+        """Hears a worker to its end."""
+        pid = 0
+        try:
+            pid, host = json.loads(connection.recv_bytes())
+            self._connections[pid] = connection
+            while True:
+                self._hear(pid, host, json.loads(connection.recv_bytes()))
+        except (EOFError, OSError):
+            pass
+        finally:
+            self._connections.pop(pid, None)
+            connection.close()
+
+    def _hear(self, pid: int, host: str, message: list[Any]) -> None:
+        kind, key, *rest = message
+        sent = self._sent.get(key)
+        if sent is None:
+            return
+        if kind == "writes":
+            if sent.call.writes(*rest):
+                self._sent.pop(key, None)
+            return
+        sent.pid = pid
+        if not sent.call.begins(f"pid {pid} on {host}", *rest):
+            self.interrupt(sent)
+
+
+# What runs in a worker.
+
+
+class _Kernel:
+    """A worker's connection to its kernel."""
+
+    def __init__(self, address: str, key: bytes) -> None:
+        self.where = f"pid {os.getpid()} on {socket.gethostname()}"
+        self._connection = Client(address, "AF_UNIX", key)
+        # Guards the sending: one message at a time.
+        self._sending = threading.Lock()
+        self._tell(os.getpid(), socket.gethostname())
+        threading.Thread(target=self._obey, name="onix-kernel", daemon=True).start()
+
+    def begins(self, key: str, started: float) -> None:
+        """The call begins."""
+        self._tell("begins", key, started)
+
+    def writes(self, key: str, stream: str, text: str) -> None:
+        """The call wrote `text`."""
+        self._tell("writes", key, stream, text)
+
+    def _tell(self, *message: Any) -> None:
+        data = json.dumps(message).encode()
+        with self._sending, contextlib.suppress(OSError):  # the kernel is gone, and we shall be
+            self._connection.send_bytes(data)
+
+    def _obey(self) -> None:
+        """Stops what the kernel says; ends with the kernel."""
+        try:
+            while True:
+                worker.interrupt(self._connection.recv_bytes().decode())
+        except (EOFError, OSError):
+            os._exit(1)
+
+
+_kernel: _Kernel | None = None
+_results: OneWay | None = None
+
+
+def _begin_worker(address: str, key: bytes, folder: str) -> None:
+    """The first thing that a worker does."""
+    global _kernel, _results
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker.watch_streams()
+    _kernel = _Kernel(address, key)
+    _results = OneWay(folder)
+
+
+def _perform(packed: Packed) -> Reply:
+    return worker.perform(packed, _kernel, _results)
+
+
+# The beginning and the end.
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Workers that start here have SIGINT blocked until they ignore it: Stop goes to the whole process group."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_processes: weakref.WeakSet[Processes] = weakref.WeakSet()
+_registered = False
+
+
+def _end_before_loky() -> None:
+    """At exit loky waits for its workers, however long they run: ours are ended before it does."""
+    global _registered
+    if not _registered:
+        _registered = True
+        threading._register_atexit(_end_all)  # type: ignore[attr-defined]  # as concurrent.futures does; last in, first out
+
+
+def _end_all() -> None:
+    for processes in list(_processes):
+        processes.close()
