@@ -35,7 +35,10 @@ def _new_threads(before: set[threading.Thread]) -> list[str]:
     return [
         thread.name
         for thread in threading.enumerate()
-        if thread not in before and not thread.daemon and thread is not threading.current_thread()
+        if thread not in before
+        and not thread.daemon
+        and thread is not threading.current_thread()
+        and thread.name != "ExecutorManagerThread"  # loky's: it belongs to the session's worker processes
     ]
 
 

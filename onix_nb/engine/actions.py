@@ -16,8 +16,8 @@ from ..model.future import Future, Owner
 from ..model.parking import sleep
 from ..model.run import Run, Status, error_text
 from .aio import LoopAttempt
-from .remote import RemoteAttempt, executor_of
 from .attempts import StartedAttempt, ThreadAttempt, add_span, listeners, start
+from .remote import RemoteAttempt, executor_of
 from .session import Session, live
 
 

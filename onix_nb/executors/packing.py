@@ -275,12 +275,15 @@ def _described(error: BaseException, seen: set[int]) -> tuple[Any, ...]:
     seen.add(id(error))
     links = (error.__cause__ is not None, error.__context__ is not None, error.__suppress_context__)
     related = [None if id(one) in seen else _described(one, seen) for one in _related(error)]
-    return error_text(error), list(_frames(error.__traceback__)), links, related
+    notes = [note for note in getattr(error, "__notes__", None) or () if isinstance(note, str)]
+    return error_text(error), list(_frames(error.__traceback__)), links, related, notes
 
 
 def _restore(tree: tuple[Any, ...], description: tuple[Any, ...]) -> None:
     error, related = tree
-    _, frames, (has_cause, has_context, suppress), descriptions = description
+    _, frames, (has_cause, has_context, suppress), descriptions, notes = description
+    if notes:  # an exception's own `__reduce__` may not know of them
+        error.__notes__ = notes
     for one, its in zip(related, descriptions, strict=True):
         if one is not None:
             _restore(one, its)

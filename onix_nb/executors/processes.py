@@ -179,13 +179,16 @@ class _Pool:
     def __init__(self, owner: Processes, workers: int, folder: str) -> None:
         self.workers = workers
         self.broken = False
+        self._begun = False  # a call has been handed to it
         self._owner = owner
-        self._listener = Listener(os.path.join(folder, f"kernel-{id(self)}"), "AF_UNIX", 64, os.urandom(32))
+        secret = os.urandom(32)
+        self._listener = Listener(os.path.join(folder, f"kernel-{id(self)}"), "AF_UNIX", 64, secret)
+        self._address = self._listener.address
         self._executor = loky.ProcessPoolExecutor(
             workers,
             timeout=IDLE_SECONDS,
             initializer=_begin_worker,
-            initargs=(self._listener.address, bytes(self._listener._authkey), folder),  # type: ignore[attr-defined]
+            initargs=(self._address, secret, folder),
         )
         # Changed one atomic step at a time: calls by their key, and the connection to each worker by its pid.
         self._sent: dict[str, _Sent] = {}
@@ -209,17 +212,21 @@ class _Pool:
             self._sent.pop(sent.packed.key, None)
             raise
         sent.call.handle = sent
-        _end_before_loky()
+        if not self._begun:
+            self._begun = True
+            # At exit loky waits for its workers, however long they run: ours are ended before it does. It registers
+            # that with the first call of each pool, in the way of concurrent.futures, and the last one comes first.
+            threading._register_atexit(_end_all)  # type: ignore[attr-defined]
         sent.future.add_done_callback(lambda _: self._ended(sent))
         if sent.call.cancelled:
             self._owner.cancel(sent.call)
 
     def interrupt(self, sent: _Sent) -> None:
-        """Asks the worker that runs the call to stop it."""
-        connection = self._connections.get(sent.pid or 0)
-        if connection is not None:
-            with contextlib.suppress(OSError, ValueError):  # it is gone
-                connection.send_bytes(sent.packed.key.encode())
+        """Asks the worker that runs the call to stop it; or all of them not to begin it."""
+        for pid, connection in list(self._connections.items()):
+            if sent.pid is None or sent.pid == pid:
+                with contextlib.suppress(OSError, ValueError):  # it is gone
+                    connection.send_bytes(sent.packed.key.encode())
 
     def retire(self) -> None:
         """Takes no more calls; its workers end when the last one has."""
@@ -235,7 +242,7 @@ class _Pool:
     def _stop_listening(self) -> None:
         """Lets the thread that waits for workers see that there will be none."""
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as knock:
-            knock.connect(self._listener.address)
+            knock.connect(self._address)
         with contextlib.suppress(OSError):
             self._listener.close()
 
@@ -306,6 +313,9 @@ class _Pool:
         try:
             pid, host = json.loads(connection.recv_bytes())
             self._connections[pid] = connection
+            for sent in list(self._sent.values()):
+                if sent.call.cancelled:  # before it could be told
+                    connection.send_bytes(sent.packed.key.encode())
             while True:
                 self._hear(pid, host, json.loads(connection.recv_bytes()))
         except (EOFError, OSError):
@@ -398,15 +408,6 @@ def _undisturbed() -> Iterator[None]:
 
 
 _processes: weakref.WeakSet[Processes] = weakref.WeakSet()
-_registered = False
-
-
-def _end_before_loky() -> None:
-    """At exit loky waits for its workers, however long they run: ours are ended before it does."""
-    global _registered
-    if not _registered:
-        _registered = True
-        threading._register_atexit(_end_all)  # type: ignore[attr-defined]  # as concurrent.futures does; last in, first out
 
 
 def _end_all() -> None:

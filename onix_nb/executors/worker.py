@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from _thread import get_ident
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Protocol
@@ -108,8 +109,9 @@ def _send(thread: int, exception: type[BaseException] | None) -> None:
     set_exception(ctypes.c_ulong(thread), None if exception is None else ctypes.py_object(exception))
 
 
-# What runs in this process, by key.
+# What runs in this process, by key; and what must not begin.
 _running: Final[dict[str, Performed]] = {}
+_refused: Final[deque[str]] = deque(maxlen=1000)
 
 
 def perform(packed: Packed, reporter: Reporter | None = None, store: Store | None = None) -> Reply:
@@ -120,9 +122,11 @@ def perform(packed: Packed, reporter: Reporter | None = None, store: Store | Non
     watch_streams()
     where = f"pid {os.getpid()} on {socket.gethostname()}" if reporter is None else reporter.where
     started, begun = time.time(), time.monotonic()
-    if reporter is not None:
-        reporter.begins(packed.key, started)
     _running[packed.key] = attempt
+    if _refused and packed.key in _refused:  # looked up after it was entered, as `interrupt` does in reverse
+        attempt._interrupt()
+    elif reporter is not None:
+        reporter.begins(packed.key, started)
     before = current.get()
     current.set(attempt)
     result: Any = None
@@ -150,6 +154,7 @@ def _run(packed: Packed, attempt: Performed) -> Any:
             f"action {packed.name}() (run {packed.id}) can't be read in the worker: {error_text(error)}"
         ) from error
     attempt.enter()
+    attempt._checkpoint()
     return function(**arguments)
 
 
@@ -163,7 +168,8 @@ def _without_ours(error: BaseException) -> BaseException:
 
 
 def interrupt(key: str) -> None:
-    """Makes a call stop: at its next call into onix, or at its next bytecode after a second."""
+    """Makes a call stop: at its next call into onix, or at its next bytecode after a second. Or lets it not begin."""
+    _refused.append(key)
     attempt = _running.get(key)
     if attempt is not None:
         attempt._interrupt()
