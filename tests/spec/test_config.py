@@ -118,7 +118,7 @@ def test_a_block_leaves_the_settings_alone_that_it_did_not_change() -> None:
         ("leaks", "warning", ValueError),
         ("leaks", None, ValueError),
         ("executor", "cluster", ValueError),
-        ("executor", 3, ValueError),
+        ("executor", 3, TypeError),
         ("max_workers", 0, ValueError),
         ("max_workers", -1, ValueError),
         ("max_workers", 1.5, TypeError),

@@ -27,7 +27,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 WAIT = 30
 
-PLACES = ("threads", "processes", "foreign")
+PLACES = ("threads", "processes", "dask", "foreign")
 
 
 def setting(place: str) -> Any:

@@ -42,6 +42,7 @@ ERRORS = {
     "ExecutorError": (onix.errors.OnixError, RuntimeError),
     "LeakedFutureError": (onix.errors.OnixError,),
     "RunCancelled": (BaseException,),
+    "TransferError": (onix.errors.ExecutorError,),
     "LeakedFutureWarning": (UserWarning,),
     "UnseenFailureWarning": (UserWarning,),
 }
