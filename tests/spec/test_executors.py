@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import os
+import signal
 import sys
 import threading
 import time
@@ -327,6 +328,11 @@ def test_cancel_of_what_has_not_begun(place: str, gate: Gate, request: pytest.Fi
             pool = concurrent.futures.ThreadPoolExecutor(1)
             request.addfinalizer(pool.shutdown)
             limited = held.options(executor=pool)
+        if place == "dask":
+            run = double.start(x=1).run
+            until(lambda: run is not None and run.finished is not None)
+            assert run is not None
+            limited = held.options(dask={"workers": [str(run.worker).removeprefix("worker ")]})
         first = limited.start(folder=str(gate.folder), x=1)
         gate.await_begun()
         queued = [limited.start(folder=str(gate.folder), x=2) for _ in range(6)]
@@ -463,6 +469,50 @@ def test_options_of_one_action(place: str) -> None:
     assert here.start().result() == os.getpid()
     there = onix.action(os.getpid).options(executor="processes")
     assert there() != os.getpid()
+
+
+# How workers die.
+
+
+def _segfaults() -> None:
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+DEATHS: dict[str, Callable[[], Any]] = {
+    "exit 0": lambda: os._exit(0),
+    "exit 3": lambda: os._exit(3),
+    "abort": lambda: os.abort(),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "terminate": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "segfault": _segfaults,
+}
+
+
+@pytest.mark.parametrize("load", [0, 6])
+@pytest.mark.parametrize("how", DEATHS)
+def test_a_worker_that_dies(how: str, load: int) -> None:
+    """The run that it had begun fails with a typed error that names it; the others finish; the next one works."""
+    dies = onix.action(name="dies")(DEATHS[how])
+    patient = double.options(executor="processes", retry=onix.RetryPolicy(initial_interval=0.01, maximum_attempts=5))
+    patient.start(x=0).result()
+    began = time.monotonic()
+    future = dies.options(executor="processes").start()
+    others = [patient.start(x=x) for x in range(load)]
+    error = future.exception(timeout=WAIT)
+    assert time.monotonic() - began < 5
+    assert isinstance(error, errors.ExecutorError)
+    assert "dies()" in str(error)
+    assert "process" in str(error)
+    assert [other.result(timeout=WAIT) for other in others] == [2 * x for x in range(load)]
+    assert patient(x=4) == 8
+    session = engine._session
+    assert session is not None
+    processes = session.executors["processes"]._pool._executor._processes  # type: ignore[attr-defined]
+    pids = list(processes)
+    session.close_executors()
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
 # What can't travel.
