@@ -103,14 +103,14 @@ class Cluster:
         sent: _Sent | None = call.handle
         if sent is None or sent.future is None:
             return
-        if sent.address is not None:
-            self._client.loop.add_callback(self._stop, sent.key, sent.address)
+        # To all workers while it isn't known which one has it: it may have begun just now.
+        self._client.loop.add_callback(self._stop, sent.key, None if sent.address is None else [sent.address])
         with contextlib.suppress(Exception):  # the client is closed
             sent.future.cancel()
 
-    async def _stop(self, key: str, address: str) -> None:
+    async def _stop(self, key: str, workers: list[str] | None) -> None:
         with contextlib.suppress(Exception):  # the worker is gone
-            await self._client._run(worker.interrupt, key, workers=[address])
+            await self._client._run(worker.interrupt, key, workers=workers)
 
     def close(self) -> None:
         """Ends the connection, and the cluster, if they are ours."""
