@@ -16,7 +16,7 @@ from ..executors import Executor, Outcome
 from ..model import process
 from ..model.attempt import current
 from ..model.definition import Definition
-from ..model.run import Run
+from ..model.run import Run, monotonic_time
 from .attempts import StartedAttempt, trimmed
 from .clock import Clock
 from .pool import Pool
@@ -106,7 +106,7 @@ class RemoteAttempt(StartedAttempt):
                     return False
                 self._thread = None  # that is for attempts that have a thread of their own
                 if started is not None:
-                    self._begun = _monotonic(started, self.run.queued)
+                    self._begun = monotonic_time(started, self.run.queued)
                     if self.run.begun is None:
                         self.run.started = self._begun
                     else:
@@ -215,12 +215,6 @@ class _Ending:
     def execute(self) -> bool:
         self._end(self._outcome)
         return True
-
-
-def _monotonic(clock: float, earliest: float) -> float:
-    """The monotonic time here of a worker's clock; of one that is wrong, within reason."""
-    now = time.monotonic()
-    return max(earliest, min(now, clock - time.time() + now))
 
 
 def executor_of(session: Session, wanted: Any) -> Executor:

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 from ..errors import RunCancelled, TransferError
 from ..model.attempt import Attempt, current
-from ..model.run import Run, error_text
+from ..model.run import Run, clock_seconds, error_text
 from . import Outcome
 from .packing import Packed, Reply, Store, pack_outcome, unpack
 
@@ -121,7 +121,7 @@ def perform(packed: Packed, reporter: Reporter | None = None, store: Store | Non
         sys.modules.setdefault("onix", sys.modules["onix_nb"])
     watch_streams()
     where = f"pid {os.getpid()} on {socket.gethostname()}" if reporter is None else reporter.where
-    started, begun = time.time(), time.monotonic()
+    started, begun = clock_seconds(), time.monotonic()
     _running[packed.key] = attempt
     if _refused and packed.key in _refused:  # looked up after it was entered, as `interrupt` does in reverse
         attempt._interrupt()

@@ -39,6 +39,17 @@ def clock_time(monotonic: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(monotonic + EPOCH, datetime.UTC)
 
 
+def clock_seconds() -> float:
+    """The time of day, as workers tell when they began: seconds since the epoch, by this process's clock."""
+    return time.time()
+
+
+def monotonic_time(clock: float, earliest: float) -> float:
+    """The monotonic time here of `clock_seconds()` in a worker; of a clock that is wrong, within reason."""
+    now = time.monotonic()
+    return max(earliest, min(now, clock - time.time() + now))
+
+
 class Span(NamedTuple):
     """One attempt that ended: its number from 1, its monotonic times, and its error as text."""
 

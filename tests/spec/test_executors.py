@@ -332,6 +332,7 @@ def test_cancel_of_what_has_not_begun(place: str, gate: Gate, request: pytest.Fi
             limited = held.options(executor=pool)
         first = limited.start(folder=str(gate.folder), x=1)
         gate.await_begun()
+        until(first.running)  # the worker's word of it may come later than that of the gate
         queued = [limited.start(folder=str(gate.folder), x=2) for _ in range(6)]
         assert all(future.cancel() for future in queued)
         assert not first.cancel()
