@@ -40,14 +40,13 @@ def clock_time(monotonic: float) -> datetime.datetime:
 
 
 def clock_seconds() -> float:
-    """The time of day, as workers tell when they began: seconds since the epoch, by this process's clock."""
-    return time.time()
+    """The time of day, as workers tell when they began: seconds since the epoch."""
+    return time.monotonic() + EPOCH
 
 
 def monotonic_time(clock: float, earliest: float) -> float:
     """The monotonic time here of `clock_seconds()` in a worker; of a clock that is wrong, within reason."""
-    now = time.monotonic()
-    return max(earliest, min(now, clock - time.time() + now))
+    return max(earliest, min(time.monotonic(), clock - EPOCH))
 
 
 class Span(NamedTuple):
