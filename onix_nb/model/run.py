@@ -121,6 +121,8 @@ class Run:
         error: The exception as one line of text, for a failed run.
         leaked: Whether its flow returned without consuming it.
         stopping: Whether it was cancelled, or timed out, while its thread goes on for now.
+        first_ran: For a run of which the journal had the outcome, so that it did not run again: when it ended
+            at first, in seconds since the epoch; else None.
         output: The end of what it printed, logged or warned of, as `output.text`; None for nothing.
             Only where the extension is loaded.
     """
@@ -135,6 +137,7 @@ class Run:
         "cell",
         "error",
         "finished",
+        "first_ran",
         "id",
         "kind",
         "leaked",
@@ -175,6 +178,7 @@ class Run:
         self.error: str | None = None
         self.leaked = False
         self.stopping = False
+        self.first_ran: float | None = None
         self.output: Output | None = None
 
     @property
