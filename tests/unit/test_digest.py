@@ -7,6 +7,7 @@ import datetime
 import decimal
 import enum
 import fractions
+import itertools
 import math
 import operator
 import os
@@ -28,6 +29,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import onix_nb as onix
 from onix_nb.errors import UnstableArgumentWarning
@@ -408,6 +411,60 @@ def test_an_edited_function_is_another(name: str, old: str, new: str) -> None:
     """Its code, what it uses, and the values that it reads."""
     assert CODE[name].count(old) >= 1
     assert of_function(define(CODE[name])) != of_function(define(CODE[name].replace(old, new)))
+
+
+def test_an_object_of_the_notebook_counts_with_its_class() -> None:
+    """A method that was edited makes another argument of it, wherever its class stands."""
+    source = (
+        "class C:\n    def __init__(self):\n        self.tags = {'a', 'b'}\n    def m(self):\n        return 1\nc = C()"
+    )
+    assert of_value(define(source)) == of_value(define(source, lines=20))
+    assert of_value(define(source)) != of_value(define(source.replace("return 1", "return 2")))
+    assert of_value(define(source)) != of_value(define(source.replace("'b'", "'c'")))
+
+
+def test_whatever_a_function_reads_has_a_digest() -> None:
+    """Values that are too deep, or broken, count by their type, and nobody is warned."""
+
+    class Broken:
+        __reduce__ = __getattr__ = None  # type: ignore[assignment]
+
+    source = "def f():\n    return value"
+    for value in (deep(), Broken(), Unpicklable(), threading.Lock(), [threading.Lock()], onix.Future()):
+        assert of_function(define(source, {"value": value})) != of_function(define(source, {"value": 1}))
+
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2)
+    | st.sampled_from([0.0, -0.0, 1.0])
+    | st.sampled_from(["", "1", b"1"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.sampled_from(["a", "b", 1, None, (1,)]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def told_apart(value: Any) -> Any:
+    """The model: equal for what is the same."""
+    if isinstance(value, dict):
+        return dict, frozenset((told_apart(key), told_apart(member)) for key, member in value.items())
+    if isinstance(value, (list, tuple)):
+        return type(value), tuple(map(told_apart, value))
+    return type(value), repr(value)
+
+
+@settings(max_examples=400, deadline=None, database=None, derandomize=True)
+@given(st.lists(PLAIN, min_size=2, max_size=8))
+def test_digests_agree_with_a_model(values: list[Any]) -> None:
+    """Equal if and only if the values are the same."""
+    tokens, found = [told_apart(value) for value in values], [of_value(value) for value in values]
+    for one, two in itertools.combinations(range(len(values)), 2):
+        assert (tokens[one] == tokens[two]) == (found[one] == found[two])
 
 
 def test_code_of_a_cell_counts_with_what_it_reads() -> None:

@@ -453,6 +453,13 @@ def test_resuming_a_failed_flow_forgets_only_what_it_failed_from() -> None:
     assert done.result == ["after work", 2]
     assert [decision.reason for _, decision in done.engine.decisions] == [None, None, "forgotten"]
     assert (done.engine.reports, done.final) == ([], None)
+    # Nor is it a change that the action was repaired in its code.
+    repaired = define(FAILING.replace("if not repaired.is_set()", "if x > 5"))
+    done = run(repaired, engine.journal, forget=forget, changed=True, on_change="error")
+    assert done.result == ["after work", 2]
+    assert [shown(report.runs) for report in done.engine.reports] == [["flaky(2)"]]
+    assert done.final is not None
+    assert shown(done.final.left) == ["clean('after flaky')"]
     # After a crash, nothing is forgotten.
     with pytest.raises(LookupError):
         run(flow, engine.journal)
