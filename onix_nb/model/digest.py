@@ -461,7 +461,7 @@ def _is_simple(kind: Any) -> bool:
     return _is_builtin(kind) or (
         kind.__reduce_ex__ is object.__reduce_ex__
         and kind.__reduce__ is object.__reduce__
-        and (kind.__getstate__ is object.__getstate__ or kind.__getstate__.__module__ == "dataclasses")
+        and (kind.__getstate__ is object.__getstate__ or getattr(kind.__getstate__, "__module__", "") == "dataclasses")
         and kind not in copyreg.dispatch_table
     )
 
