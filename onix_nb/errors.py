@@ -8,9 +8,11 @@ A user's own exception is never wrapped in one of these: `future.result()` raise
         DeadlockError           a wait that could never end; also a `RuntimeError`
         ExecutorError           onix can't run this here or now; also a `RuntimeError`
         LeakedFutureError       a flow returned with leaked futures, under `configure(leaks="error")`
+        NondeterminismError     a durable flow differs from what its journal recorded; also a `RuntimeError`
     RunCancelled                raised inside a run that was cancelled; a `BaseException`
     LeakedFutureWarning         a flow returned with futures that nobody consumed
     UnseenFailureWarning        a run failed and nobody looked at its exception
+    UnstableArgumentWarning     an argument can't be recognised after a restart
 """
 
 from __future__ import annotations
@@ -51,6 +53,16 @@ class LeakedFutureError(OnixError):
     """
 
 
+class NondeterminismError(OnixError, RuntimeError):
+    """A durable flow asks for other calls than its journal has recorded.
+
+    Raised only under `on_change="error"`; it names the first difference. Undo the change, allow it with
+    `on_change="report"`, reuse what older code returned with `keep=`, or start anew with `fresh=True`. If
+    nobody has changed the flow, it depends on something that differs from run to run, as the time or random
+    numbers: move that into an action.
+    """
+
+
 class RunCancelled(BaseException):
     """Raised inside a run that was cancelled with `cancel(interrupt=True)`.
 
@@ -67,6 +79,14 @@ class UnseenFailureWarning(UserWarning):
     """A run failed and nobody asked for its result or its exception."""
 
 
+class UnstableArgumentWarning(UserWarning):
+    """An argument can't be recognised after a restart, so that this call would run again.
+
+    It can't be pickled, or two pickles of it differ. Pass what it is made from instead: a path for an open
+    file, a seed for a generator.
+    """
+
+
 __all__ = [
     "ActionCallError",
     "AttemptTimeoutError",
@@ -74,7 +94,9 @@ __all__ = [
     "ExecutorError",
     "LeakedFutureError",
     "LeakedFutureWarning",
+    "NondeterminismError",
     "OnixError",
     "RunCancelled",
     "UnseenFailureWarning",
+    "UnstableArgumentWarning",
 ]

@@ -1,0 +1,1 @@
+"""What durable flows remember. May import `model` and `errors`."""
