@@ -15,9 +15,11 @@ A user's own exception is never wrapped in one of these: `future.result()` raise
             JournalVersionError a newer onix_nb wrote it
             JournalWriteError   it could not be written: no space, an I/O error, deleted while in use
         LeakedFutureError       a flow returned with leaked futures, under `configure(leaks="error")`
+        NondeterminismError     a durable flow differs from what its journal recorded; also a `RuntimeError`
     RunCancelled                raised inside a run that was cancelled; a `BaseException`
     LeakedFutureWarning         a flow returned with futures that nobody consumed
     UnseenFailureWarning        a run failed and nobody looked at its exception
+    UnstableArgumentWarning     an argument can't be recognised after a restart
 """
 
 from __future__ import annotations
@@ -111,25 +113,6 @@ class NondeterminismError(OnixError, RuntimeError):
     """
 
 
-class RecordedError(OnixError):
-    """Stands for an exception that a durable flow's action raised before the kernel died.
-
-    It could not be pickled, or its class is gone: type and text are what is left of it.
-
-    Attributes:
-        type: The name of its class.
-        message: What it said.
-    """
-
-    def __init__(self, type: str, message: str) -> None:
-        super().__init__(type, message)
-        self.type = type
-        self.message = message
-
-    def __str__(self) -> str:
-        return f"{self.type}: {self.message}" if self.message else self.type
-
-
 class RunCancelled(BaseException):
     """Raised inside a run that was cancelled with `cancel(interrupt=True)`.
 
@@ -144,13 +127,6 @@ class LeakedFutureWarning(UserWarning):
 
 class UnseenFailureWarning(UserWarning):
     """A run failed and nobody asked for its result or its exception."""
-
-
-class LostOutcomeWarning(UserWarning):
-    """What an action of a durable flow came to can't be pickled, and so not be recorded.
-
-    After a restart of the kernel an action runs again whose result is lost; of an exception type and text are kept.
-    """
 
 
 class UnstableArgumentWarning(UserWarning):
@@ -175,7 +151,6 @@ __all__ = [
     "JournalWriteError",
     "LeakedFutureError",
     "LeakedFutureWarning",
-    "LostOutcomeWarning",
     "NondeterminismError",
     "OnixError",
     "RecordedError",

@@ -300,10 +300,10 @@ class Replay(Generic[C]):
             NondeterminismError: It has not asked for everything that was recorded, under `on_change="error"`.
         """
         report = self._report(final=True)
-        left = () if failed and not self._changed else self._unexplained(report.left)
-        if left and self._strict and not failed:
+        left = () if failed else self._unexplained(report.left)
+        if left and self._strict:
             raise self._error(f"{_shown(left[0])} was recorded and not asked for")
-        if left or report.kept or any(one.reason in _CHANGES for one in report.runs):
+        if left or (self._changed and report.left) or report.kept or any(one.reason in _CHANGES for one in report.runs):
             return report
         return None
 
@@ -337,9 +337,9 @@ class Replay(Generic[C]):
         """Raises if a call is a difference; one after all that was recorded goes on from there."""
         if one.reason == "code":
             raise self._error(f"the code of {_shown(one)} has changed")
-        if one.reason in ("new", "arguments") and self._left:
-            first = min((call for left in self._left.values() for call in left.values()), key=lambda call: call.seq)
-            raise self._error(f"{_shown(one)} is not recorded, while {_shown(first)} is and was not asked for so far")
+        left = self._unexplained(self._in_order())
+        if one.reason in ("new", "arguments") and left:
+            raise self._error(f"{_shown(one)} is not recorded, while {_shown(left[0])} is and was not asked for so far")
 
     def _error(self, difference: str) -> NondeterminismError:
         return NondeterminismError(
@@ -347,13 +347,17 @@ class Replay(Generic[C]):
             'on_change="report", with keep= for results of older code, or with fresh=True'
         )
 
-    def _unexplained(self, left: tuple[C, ...]) -> tuple[C, ...]:
+    def _in_order(self) -> list[C]:
+        """What has not been asked for, in the order of recording."""
+        return sorted((call for calls in self._left.values() for call in calls.values()), key=lambda call: call.seq)
+
+    def _unexplained(self, left: Sequence[C]) -> Sequence[C]:
         """What is left and was recorded before a failure that is forgotten: after it, the flow may take another way."""
         first = min((call.seq for key in self._forget if (call := self._calls.get(key))), default=None)
-        return tuple(call for call in left if self._changed or first is None or call.seq < first)
+        return left if first is None else [call for call in left if call.seq < first]
 
     def _report(self, final: bool) -> Report[C]:
-        left = sorted((call for calls in self._left.values() for call in calls.values()), key=lambda call: call.seq)
+        left = self._in_order()
         outdated = [call for call in left if not final and self._is_outdated(call)]
         keys = {call.key for call in outdated}
         return Report(

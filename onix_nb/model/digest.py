@@ -137,6 +137,8 @@ def _argument(name: str, value: Any, of_future: OfFuture | None, call: str) -> b
         why = str(error)
     except RecursionError:
         why = "it is nested too deeply"
+    except Exception as error:  # of a class of the user, or of a library
+        why = f"reading it raised {type(error).__name__}"
     what = f"argument {name!r} of {call}, a {type(value).__name__}," if name else f"a {type(value).__name__}"
     warnings.warn(
         f"{what} can't be recognised after a restart: {why}; the call would run again", UnstableArgumentWarning, 2
@@ -240,7 +242,7 @@ class _Canonical(Walk):
     def _of(self, value: Any) -> bytes:
         kind = type(value)
         if kind is dict:
-            return _flat_dict(value) or self._pairs(b"D", value.items())
+            return _flat_dict(value) or self._pairs(b"D", list(value.items()))
         if kind is list or kind is tuple:
             return _joined(b"L" if kind is list else b"T", map(self.token, value))
         if kind is set or kind is frozenset:
@@ -309,6 +311,10 @@ class _Canonical(Walk):
         in_code, self._in_code = self._in_code, True
         try:
             return self.token(value)
+        except _Cyclic:
+            raise
+        except Exception:  # nested too deeply, or changed by another thread
+            return self._named_by_type(value)
         finally:
             self._in_code = in_code
 
@@ -455,7 +461,7 @@ def _is_simple(kind: Any) -> bool:
     return _is_builtin(kind) or (
         kind.__reduce_ex__ is object.__reduce_ex__
         and kind.__reduce__ is object.__reduce__
-        and (kind.__getstate__ is object.__getstate__ or kind.__getstate__.__module__ == "dataclasses")
+        and (kind.__getstate__ is object.__getstate__ or getattr(kind.__getstate__, "__module__", "") == "dataclasses")
         and kind not in copyreg.dispatch_table
     )
 

@@ -41,9 +41,11 @@ ERRORS = {
     "DeadlockError": (onix.errors.OnixError, RuntimeError),
     "ExecutorError": (onix.errors.OnixError, RuntimeError),
     "LeakedFutureError": (onix.errors.OnixError,),
+    "NondeterminismError": (onix.errors.OnixError, RuntimeError),
     "RunCancelled": (BaseException,),
     "LeakedFutureWarning": (UserWarning,),
     "UnseenFailureWarning": (UserWarning,),
+    "UnstableArgumentWarning": (UserWarning,),
 }
 
 DOCUMENTED = [name for name in NAMES if not name.isupper()]
