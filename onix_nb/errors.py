@@ -16,8 +16,10 @@ A user's own exception is never wrapped in one of these: `future.result()` raise
             JournalWriteError   it could not be written: no space, an I/O error, deleted while in use
         LeakedFutureError       a flow returned with leaked futures, under `configure(leaks="error")`
         NondeterminismError     a durable flow differs from what its journal recorded; also a `RuntimeError`
+        RecordedError           stands for an exception of which the journal has only type and text
     RunCancelled                raised inside a run that was cancelled; a `BaseException`
     LeakedFutureWarning         a flow returned with futures that nobody consumed
+    LostOutcomeWarning          what an action came to can't be recorded
     UnseenFailureWarning        a run failed and nobody looked at its exception
     UnstableArgumentWarning     an argument can't be recognised after a restart
 """
@@ -113,6 +115,25 @@ class NondeterminismError(OnixError, RuntimeError):
     """
 
 
+class RecordedError(OnixError):
+    """Stands for an exception that an action of a durable flow raised before the kernel died.
+
+    It could not be pickled, or its class is gone: type and text are what is left of it.
+
+    Attributes:
+        type: The name of its class.
+        message: What it said.
+    """
+
+    def __init__(self, type: str, message: str) -> None:
+        super().__init__(type, message)
+        self.type = type
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
 class RunCancelled(BaseException):
     """Raised inside a run that was cancelled with `cancel(interrupt=True)`.
 
@@ -123,6 +144,13 @@ class RunCancelled(BaseException):
 
 class LeakedFutureWarning(UserWarning):
     """A flow returned while futures that it started were not consumed; each is named."""
+
+
+class LostOutcomeWarning(UserWarning):
+    """What an action of a durable flow came to can't be pickled, and so not be recorded.
+
+    After a restart of the kernel the action runs again; of an exception type and text are kept.
+    """
 
 
 class UnseenFailureWarning(UserWarning):
@@ -151,6 +179,7 @@ __all__ = [
     "JournalWriteError",
     "LeakedFutureError",
     "LeakedFutureWarning",
+    "LostOutcomeWarning",
     "NondeterminismError",
     "OnixError",
     "RecordedError",

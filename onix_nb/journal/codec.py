@@ -148,7 +148,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _pickled(value: object) -> bytes:
-    import cloudpickle  # 20 ms that plain values don't need
+    import cloudpickle  # type: ignore[import-untyped]  # 20 ms that plain values don't need
 
     try:
         data: bytes = cloudpickle.dumps(value, protocol=5)

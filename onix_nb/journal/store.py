@@ -50,14 +50,19 @@ APPLICATION: Final = 0x6F6E6978
 MIGRATIONS: Final = (
     (
         "CREATE TABLE journal (id BLOB NOT NULL, mac BLOB NOT NULL)",
-        "CREATE TABLE flows (flow INTEGER PRIMARY KEY, id TEXT NOT NULL, generation INTEGER NOT NULL, name TEXT NOT NULL,"
-        " code BLOB NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL, kernels INTEGER NOT NULL, started REAL NOT NULL,"
-        " finished REAL, events INTEGER NOT NULL, mac BLOB NOT NULL)",
+        (
+            "CREATE TABLE flows (flow INTEGER PRIMARY KEY, id TEXT NOT NULL, generation INTEGER NOT NULL,"
+            " name TEXT NOT NULL, code BLOB NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL,"
+            " kernels INTEGER NOT NULL, started REAL NOT NULL, finished REAL, events INTEGER NOT NULL,"
+            " mac BLOB NOT NULL)"
+        ),
         # The payload is last: what comes before it is read without it.
-        "CREATE TABLE events (flow INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, key BLOB NOT NULL,"
-        " code BLOB NOT NULL, name TEXT NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL, error_type TEXT NOT NULL,"
-        " error TEXT NOT NULL, attempts INTEGER NOT NULL, started REAL NOT NULL, finished REAL NOT NULL,"
-        " digest BLOB NOT NULL, mac BLOB NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (flow, seq)) WITHOUT ROWID",
+        (
+            "CREATE TABLE events (flow INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, key BLOB NOT NULL,"
+            " code BLOB NOT NULL, name TEXT NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL, error_type TEXT NOT NULL,"
+            " error TEXT NOT NULL, attempts INTEGER NOT NULL, started REAL NOT NULL, finished REAL NOT NULL,"
+            " digest BLOB NOT NULL, mac BLOB NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (flow, seq)) WITHOUT ROWID"
+        ),
     ),
 )
 VERSION: Final = len(MIGRATIONS)
