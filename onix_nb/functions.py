@@ -376,6 +376,9 @@ def _durability(
             f"async flow {definition.name}() can't be durable: what it awaits has no order that could be repeated; "
             "make it a plain def, whose async actions are durable all the same"
         )
+    from .engine.durable import tell_unfinished  # SQLite is for those who have a durable flow
+
+    tell_unfinished()
     changes = {option: _DURABLE_CHECKS[option](value, definition) for option, value in options.items()}
     return dataclasses.replace(before or Durability(), **changes)
 

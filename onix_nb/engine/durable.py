@@ -19,7 +19,7 @@ import time
 import warnings
 from _thread import get_ident
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .. import config
 from ..errors import (
@@ -32,13 +32,14 @@ from ..errors import (
     RunCancelled,
 )
 from ..journal import codec
+from ..journal.registry import register
 from ..journal.replay import Path, Replay, forgotten
 from ..journal.store import Event, Flow, Journal, Recorded
 from ..model import digest, parking
 from ..model.definition import Definition, Durability
 from ..model.future import Future
 from ..model.run import EPOCH, Run, error_text, message_of, printable
-from .session import Session, before_exit
+from .session import MOST_TOLD, Session, and_more, before_exit
 
 # A flow that was running when its kernel died so many times is taken for what kills it.
 MOST_DEATHS: Final = 5
@@ -82,7 +83,7 @@ class Recording:
         return found
 
     def code_of(self, definition: Definition) -> bytes:
-        """The digest of a function's code, taken when the flow first calls it."""
+        """The digest of a function's code, as it was when the flow started or first called it."""
         known = self._codes.get(id(definition))
         if known is None:
             known = self._codes[id(definition)] = definition, digest.of_function(definition.invoke)
@@ -164,6 +165,8 @@ class Recording:
 
     def _compare(self, future: Future[Any]) -> None:
         """Says what of a changed flow was replayed and what ran, or refuses it."""
+        if isinstance(future._exception, NondeterminismError):
+            return
         try:
             with self._asking:
                 report = self._replay.finish(failed=future._exception is not None)
@@ -379,9 +382,10 @@ def _arguments_digest(definition: Definition, arguments: Mapping[str, Any]) -> b
 # Guards `_journals` and `_current`, and that a flow id is started by one thread at a time. It is reentrant, because a
 # finalizer may start a flow, too. Held while the journal is opened and read.
 _starting = threading.RLock()
-_journals: dict[str, Journal] = {}
+# These survive a reload of this module.
+_journals: dict[str, Journal] = globals().get("_journals", {})
 # The last start of each flow id, by the journal's file and the id.
-_current: dict[tuple[str, str], tuple[Future[Any], Recording | None]] = {}
+_current: dict[tuple[str, str], tuple[Future[Any], Recording]] = globals().get("_current", {})
 
 
 def journal_file() -> str:
@@ -448,7 +452,9 @@ def start_durable(
         if before is not None:
             before.close()
         journal = _opened(key[0])
-        code = options.code or digest.of_function(definition.invoke)
+        code, uses = options.code, list(options.uses)
+        if code is None:
+            code = digest.of_function(definition.invoke, uses)
         flow = None if options.fresh else journal.find(key[1])
         events = [] if flow is None else journal.events(flow)
         if flow is None:
@@ -457,6 +463,8 @@ def start_durable(
         same = code == (flow.code if end is None else end.event.code)
         known = _replay(journal, run.name, events, end, options, changed=not same)
         recording = Recording(journal, flow, code, known, session)
+        for one in uses:  # now, and not when they are called: what they read may have changed by then
+            recording.code_of(one._definition)
         if end is not None and end.event.status == "succeeded" and same and options.code is None:
             recording.close()
             future = replay(Call(recording, b"", code, end))
@@ -478,17 +486,68 @@ def _opened(file: str) -> Journal:
     journal = _journals.get(file)
     if journal is None:
         journal = _journals[file] = Journal(file)
-        if close_journals not in before_exit:
-            before_exit.append(close_journals)
+        register(journal.path)
     return journal
+
+
+class Held(NamedTuple):
+    """What a journal holds of one durable flow.
+
+    Attributes:
+        flow: The last generation of it.
+        calls: How many calls are recorded.
+        size: Bytes of what they returned.
+    """
+
+    flow: Flow
+    calls: int
+    size: int
+
+
+def held() -> list[Held]:
+    """What the journal of this notebook holds, the first started first; nothing when there is none.
+
+    Raises:
+        JournalError: It can't be read, or belongs to another kernel.
+    """
+    file = journal_file()
+    if not os.path.lexists(file):
+        return []
+    with _starting:
+        journal = _opened(file)
+    sizes = journal.sizes()
+    last = {flow.id: flow for flow in journal.flows()}
+    return [Held(flow, *sizes.get(flow.flow, (0, 0))) for flow in last.values()]
+
+
+def tell_unfinished() -> None:
+    """Says once, when the first durable flow is defined, which ones have not come to their end."""
+    global _told
+    if _told:
+        return
+    _told = True
+    try:
+        unfinished = [one for one in held() if one.flow.status == "running"]
+    except JournalError:  # whoever starts one is told
+        return
+    if unfinished:
+        names = ", ".join(
+            f"{one.flow.id} ({one.calls:,} call{'s' * (one.calls != 1)} recorded)" for one in unfinished[:MOST_TOLD]
+        )
+        tell(
+            f"unfinished in the journal: {names}{and_more(len(unfinished))}. Started again, a flow goes on where it "
+            "was; with fresh=True (--fresh) it starts anew"
+        )
+
+
+_told: bool = globals().get("_told", False)
 
 
 def close_journals() -> None:
     """The process ends: what runs is neither failed nor cancelled, and goes on when it is started again."""
     with _starting:
         for _, recording in _current.values():
-            if recording is not None:
-                recording.close()
+            recording.close()
         for journal in _journals.values():
             journal.close()
         _journals.clear()
@@ -561,3 +620,8 @@ def call_text(run: Run) -> str:
 def clock_text(seconds: float) -> str:
     """Seconds since the epoch as people read them."""
     return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+if "_registered" not in globals():  # once, also when this module is reloaded
+    _registered = True
+    before_exit.append(lambda: close_journals())

@@ -209,13 +209,14 @@ def user_key() -> bytes:
         JournalRefusedError: There is one, and it isn't safely ours; or there is no place for one.
     """
     try:
-        return _key_in(_data_folder())
+        return _key_in(data_folder())
     except OSError:
         # No home: the key lasts as long as the machine's temporary files.
         return _key_in(_own_temporary_folder())
 
 
-def _data_folder() -> Path:
+def data_folder() -> Path:
+    """Where onix_nb keeps what belongs to the user, not to a notebook."""
     from jupyter_core.paths import jupyter_data_dir
 
     folder = Path(jupyter_data_dir()) / "onix_nb"

@@ -223,6 +223,11 @@ class _Rows:
     def _flow_seal(self, flow: Flow) -> bytes:
         return codec.seal(self._key, "flow", self._id, *flow)
 
+    def sizes(self) -> dict[int, tuple[int, int]]:
+        """Of each flow, by its number: how many calls are recorded, and the bytes of all payloads; not proven."""
+        sql = "SELECT flow, sum(kind = 'call'), sum(length(payload)) FROM events GROUP BY flow"
+        return {flow: (calls, size) for flow, calls, size in self._select("events", sql)}
+
     def events(self, flow: Flow) -> list[Recorded]:
         """What happened in `flow`, in order, each proven.
 
@@ -399,6 +404,10 @@ class Journal:
     def flows(self) -> list[Flow]:
         """All flows, the first to begin first."""
         return self._ask(lambda: self._now().flows())
+
+    def sizes(self) -> dict[int, tuple[int, int]]:
+        """How much is recorded of each flow; see `Reader.sizes`."""
+        return self._ask(lambda: self._now().sizes())
 
     def find(self, flow_id: str) -> Flow | None:
         """The last generation of the flow with this id."""

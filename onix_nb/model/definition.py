@@ -38,6 +38,7 @@ class Durability:
         keep: The names of actions whose results are reused though their code has changed.
         on_change: Whether a recorded flow whose code has changed goes on with a report, or is refused.
         code: Of a cell: the digest of its code. A cell that has ended runs again, for the names that it binds.
+        uses: Of a cell: the actions and flows that it uses.
     """
 
     flow_id: str | None = None
@@ -45,6 +46,7 @@ class Durability:
     keep: frozenset[str] = frozenset()
     on_change: OnChange = "report"
     code: bytes | None = None
+    uses: tuple[Any, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

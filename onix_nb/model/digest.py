@@ -110,21 +110,28 @@ def of_value(value: Any, of_future: OfFuture | None = None) -> bytes:
     return blake2b(_argument("", value, of_future, "a call"), digest_size=SIZE).digest()
 
 
-def of_function(function: Any) -> bytes:
+def of_function(function: Any, met: list[Any] | None = None) -> bytes:
     """Of a function's code and what it uses, as `fingerprint.of_function` compares it.
 
     Values that it reads count by their digest where they have one, others by their type. It does not warn.
+    The actions and flows that it uses are appended to `met`.
     """
-    return _of_code(lambda walk: walk.token_of_code(function))
+    return _of_code(lambda walk: walk.token_of_code(function), met)
 
 
-def of_code(codes: tuple[types.CodeType, ...], names: Mapping[str, Any]) -> bytes:
-    """Of code that runs with `names` as its globals: the body of a cell."""
-    return _of_code(lambda walk: walk.token(walk.cells(codes, names)))
+def of_code(codes: tuple[types.CodeType, ...], names: Mapping[str, Any], met: list[Any] | None = None) -> bytes:
+    """Of code that runs with `names` as its globals: the body of a cell. As `of_function`."""
+    return _of_code(lambda walk: walk.token(walk.cells(codes, names)), met)
 
 
-def _of_code(read: Callable[[_Canonical], bytes]) -> bytes:
-    return blake2b(_read(read, None)[0], digest_size=SIZE).digest()
+def _of_code(read: Callable[[_Canonical], bytes], met: list[Any] | None) -> bytes:
+    def noting(walk: _Canonical) -> bytes:
+        token = read(walk)
+        if met is not None:
+            met.extend(walk.met)
+        return token
+
+    return blake2b(_read(noting, None)[0], digest_size=SIZE).digest()
 
 
 def _argument(name: str, value: Any, of_future: OfFuture | None, call: str) -> bytes:

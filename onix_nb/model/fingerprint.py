@@ -140,6 +140,8 @@ class Walk:
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[int, object]] = {}
+        # The actions and flows that it came to.
+        self.met: list[Any] = []
 
     def leaf(self, value: Any) -> Hashable:
         """A value that is neither a function nor made of functions."""
@@ -157,6 +159,7 @@ class Walk:
         """What `value` is, as something that a function uses."""
         parts = getattr(type(value), "_fingerprinted", None)
         if parts is not None:
+            self.met.append(value)
             return "onix", tuple(map(self.of, parts(value)))
         if isinstance(value, (types.FunctionType, type)):
             if id(value) in self._seen:

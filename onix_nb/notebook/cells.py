@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from IPython.core.interactiveshell import InteractiveShell
 
+from ..model import digest
 from ..model.fingerprint import of_code
 from ..model.future import Future
 
@@ -118,6 +119,12 @@ class CellBody:
         """What the cell does, with what it uses of the notebook now."""
         codes = (self.code,) if self._value is None else (self.code, self._value)
         return of_code(codes, self._names)
+
+    def digest(self) -> tuple[bytes, tuple[Any, ...]]:
+        """The same, for a durable flow: it holds in another kernel. With the actions and flows that it uses."""
+        met: list[Any] = []
+        codes = (self.code,) if self._value is None else (self.code, self._value)
+        return digest.of_code(codes, self._names, met), tuple(met)
 
     def run(self, names: dict[str, Any]) -> Any:
         """Runs the cell with `names` as its globals; the value of its last expression."""
