@@ -122,16 +122,9 @@ class RecordedError(OnixError):
 
     Attributes:
         type: The name of its class.
-        message: What it said.
     """
 
-    def __init__(self, type: str, message: str) -> None:
-        super().__init__(type, message)
-        self.type = type
-        self.message = message
-
-    def __str__(self) -> str:
-        return f"{self.type}: {self.message}" if self.message else self.type
+    type: str = ""
 
 
 class RunCancelled(BaseException):

@@ -10,6 +10,7 @@ Imported by the first durable flow.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import inspect
@@ -119,12 +120,12 @@ class Recording:
     def _error(self, recorded: Recorded) -> BaseException:
         event = recorded.event
         if recorded.digest != NO_PAYLOAD:
-            try:
+            with contextlib.suppress(JournalValueError):  # its class is gone
                 error: BaseException = self._journal.value(recorded)
                 return error
-            except JournalValueError:  # its class is gone
-                pass
-        return RecordedError(event.error_type, event.error)
+        stand_in = RecordedError(f"{event.error_type}: {event.error}" if event.error else event.error_type)
+        stand_in.type = event.error_type
+        return stand_in
 
     def keep(self, event: Event) -> JournalError | None:
         """Records an event for good; what prevented it."""

@@ -20,6 +20,7 @@ DEFAULTS = {
     "max_flows": None,
     "on_rerun": "attach",
     "nested_asyncio": False,
+    "journal": None,
 }
 
 OTHERS: list[tuple[str, Any]] = [
@@ -35,6 +36,7 @@ OTHERS: list[tuple[str, Any]] = [
     ("on_rerun", "restart"),
     ("on_rerun", "parallel"),
     ("nested_asyncio", True),
+    ("journal", "/tmp/journal.sqlite"),
 ]
 
 
@@ -131,6 +133,9 @@ def test_a_block_leaves_the_settings_alone_that_it_did_not_change() -> None:
         ("max_flows", True, TypeError),
         ("on_rerun", "sideways", ValueError),
         ("on_rerun", None, ValueError),
+        ("journal", 3, TypeError),
+        ("journal", b"journal", TypeError),
+        ("journal", "", ValueError),
         ("nested_asyncio", 1, TypeError),
         ("nested_asyncio", "yes", TypeError),
         ("max_flows", [], TypeError),
