@@ -7,6 +7,13 @@ A user's own exception is never wrapped in one of these: `future.result()` raise
         AttemptTimeoutError     an attempt took longer than its `timeout=`; also a `TimeoutError`
         DeadlockError           a wait that could never end; also a `RuntimeError`
         ExecutorError           onix can't run this here or now; also a `RuntimeError`
+        JournalError            the journal of durable flows can't be used
+            JournalBusyError    another kernel owns it
+            JournalDamagedError it isn't what was written; names file and row
+            JournalRefusedError it, its folder or the key isn't safely this user's
+            JournalValueError   a value can't be written to it, or read back
+            JournalVersionError a newer onix_nb wrote it
+            JournalWriteError   it could not be written: no space, an I/O error, deleted while in use
         LeakedFutureError       a flow returned with leaked futures, under `configure(leaks="error")`
     RunCancelled                raised inside a run that was cancelled; a `BaseException`
     LeakedFutureWarning         a flow returned with futures that nobody consumed
@@ -44,6 +51,49 @@ class ExecutorError(OnixError, RuntimeError):
     """onix can't run this here or now: after a fork, at interpreter exit, or without threads."""
 
 
+class JournalError(OnixError):
+    """The journal of durable flows can't be used. The message names the file and says what to do."""
+
+
+class JournalBusyError(JournalError):
+    """Another kernel owns the journal; the message says which, and since when.
+
+    Shut that kernel down, or give this one a journal of its own by `onix.configure(journal=path)`. When
+    the owner dies the journal is free at once.
+    """
+
+
+class JournalDamagedError(JournalError):
+    """The journal is not what was written to it; the message names the file and the row.
+
+    Nothing of the row was used, and nothing was overwritten. Start the flow anew with `fresh=True`;
+    when the file as a whole can't be read, move it away.
+    """
+
+
+class JournalRefusedError(JournalError):
+    """The journal, its folder or the key that seals it isn't safely this user's, so that nothing was read.
+
+    It belongs to someone else, others may write to it, or it is a symbolic link. Make it yours, or remove it.
+    """
+
+
+class JournalValueError(JournalError):
+    """A value can't be written to the journal, or what was recorded can't be made a value again."""
+
+
+class JournalVersionError(JournalError):
+    """A newer onix_nb wrote the journal. Use that one, or move the file away."""
+
+
+class JournalWriteError(JournalError):
+    """The journal could not be written, so that nothing was acknowledged: no space, or an I/O error.
+
+    After there is space again it goes on. A journal that was deleted while in use stays lost for this
+    kernel until it is restarted.
+    """
+
+
 class LeakedFutureError(OnixError):
     """A flow returned while futures that it started were not consumed.
 
@@ -72,6 +122,13 @@ __all__ = [
     "AttemptTimeoutError",
     "DeadlockError",
     "ExecutorError",
+    "JournalBusyError",
+    "JournalDamagedError",
+    "JournalError",
+    "JournalRefusedError",
+    "JournalValueError",
+    "JournalVersionError",
+    "JournalWriteError",
     "LeakedFutureError",
     "LeakedFutureWarning",
     "OnixError",

@@ -14,7 +14,7 @@ import onix_nb
 
 PACKAGE = Path(onix_nb.__file__).parent
 # From the ground up; a layer may import itself and what is below it.
-LAYERS = ("_version", "errors", "config", "model", "explore", "engine", "functions", "live", "notebook", "")
+LAYERS = ("_version", "errors", "config", "model", "journal", "explore", "engine", "functions", "live", "notebook", "")
 
 
 def layer(module: str) -> int:
