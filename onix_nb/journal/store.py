@@ -241,7 +241,7 @@ class _Rows:
         Raises:
             JournalDamagedError: An event is altered or missing; the message names the file and the row.
         """
-        self._prove_no_strays(flow)
+        self._prove_no_strays()
         found: list[Recorded] = []
         before = b""
         for row in self._each_event(flow.flow, found):
@@ -250,9 +250,14 @@ class _Rows:
                 raise self._damaged(_row(flow.flow, len(found)))
             found.append(recorded)
             before = recorded.mac
-        if len(found) < flow.events:
+        if len(found) < max(flow.events, self._last_seq(flow.flow) + 1):
             raise self._damaged(_row(flow.flow, len(found)))
         return found
+
+    def _last_seq(self, flow: int) -> int:
+        """Looked for from the other end: behind a damaged flow number the search from the front finds no more."""
+        rows = self._select("events", "SELECT max(seq) FROM events WHERE flow = ?", (flow,))
+        return -1 if rows[0][0] is None else int(rows[0][0])
 
     def _each_event(self, flow: int, found: list[Recorded]) -> Iterator[tuple[Any, ...]]:
         columns = ", ".join(Event._fields[:-1])
@@ -293,17 +298,16 @@ class _Rows:
         except (JournalDamagedError, TypeError) as error:
             raise self._damaged(row) from error
 
-    def _prove_no_strays(self, flow: Flow) -> None:
-        """An event whose flow number was damaged belongs to no flow; it would just be missing."""
+    def _prove_no_strays(self) -> None:
+        """An event whose flow number was damaged belongs to another flow or to none; its own would just be shorter."""
         known = {number for (number,) in self._select("flows", "SELECT flow FROM flows")}
-        sql = "SELECT flow, seq FROM events ORDER BY flow, seq LIMIT 1"
-        further = "SELECT flow, seq FROM events WHERE flow > ? ORDER BY flow, seq LIMIT 1"
-        rows = self._select("events", sql)
-        while rows:
-            stray = rows[0]
-            if stray[0] not in known:
-                raise self._damaged(_row(*stray))
-            rows = self._select("events", further, stray[:1])
+        sql = "SELECT flow, seq FROM events WHERE flow > ? ORDER BY flow, seq LIMIT 1"
+        last = -(2**63)
+        while rows := self._select("events", sql, (last,)):
+            flow, seq = rows[0]
+            if flow not in known or seq != 0:
+                raise self._damaged(_row(flow, seq))
+            last = flow
 
     def _select(self, what: str, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         try:
