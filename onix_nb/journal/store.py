@@ -69,8 +69,8 @@ MIGRATIONS: Final = (
 )
 VERSION: Final = len(MIGRATIONS)
 
+# Besides `journal_mode = WAL`, with which readers don't stop the writer, and a commit is one write and one sync.
 WRITER_PRAGMAS: Final = (
-    "PRAGMA journal_mode = WAL",  # readers don't stop the writer, and a commit is one write and one sync
     "PRAGMA synchronous = FULL",  # NORMAL loses what was committed since the last checkpoint in a power cut
     "PRAGMA fullfsync = ON",  # macOS: fsync alone leaves it in the drive's cache; no-op elsewhere
     "PRAGMA checkpoint_fullfsync = ON",  # the same for checkpoints
@@ -396,6 +396,7 @@ class Journal:
         self._closed = False
         # What follows belongs to the writer's thread.
         self._broken = False  # whether the connection is closed, after a failure
+        self._gone: str | None = None  # how the files were lost
         self._files: dict[Path, tuple[int, int]] = {}
         # Of each flow that was written to: the place of the next event, and the seal of the last.
         self._heads: dict[int, tuple[int, bytes]] = {}
@@ -573,8 +574,11 @@ class Journal:
         return _failed(self.path, error) if isinstance(error, sqlite3.Error | OSError) else error
 
     def _now(self) -> _Rows:
+        if self._gone is not None:
+            raise JournalWriteError(self._gone)
         if self._broken:
-            self._prove_in_place()
+            self._files = {path: inode for path, inode in self._files.items() if not path.name.endswith("-wal")}
+            self._prove_in_place()  # but for the WAL, which SQLite deletes when it closes
             self._open()
             self._broken = False
         return self._rows
@@ -588,15 +592,15 @@ class Journal:
             _migrate(rows, self._key)
             rows.prove()
             rows.flows()
+            paths = (self.path, self.path.with_name(self.path.name + "-wal"), self._owner.path)
+            self._files = {path: _inode(path) for path in paths}
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, sqlite3.Error | OSError):
                 raise _failed(self.path, error) from error
             raise
         self._rows: _Rows = rows
-        paths = (self.path, self.path.with_name(self.path.name + "-wal"), self._owner.path)
-        self._files = {path: _inode(path) for path in paths}
 
     def _prove_in_place(self) -> None:
         """Raises when what was written is in files that nobody will find again."""
@@ -605,11 +609,12 @@ class Journal:
                 same = _inode(path) == inode
             except OSError:
                 same = False
-            if not same and not (self._broken and path.name.endswith("-wal")):
-                raise JournalWriteError(
+            if not same:
+                self._gone = (
                     f"the journal {self.path} was deleted or replaced while in use: {path.name} is another file. "
                     "Restart the kernel to begin a new one."
                 )
+                raise JournalWriteError(self._gone)
 
     def _find(self, flow_id: str) -> Flow | None:
         return next((flow for flow in reversed(self._now().flows()) if flow.id == flow_id), None)
@@ -708,6 +713,9 @@ def _migrate(rows: _Rows, key: bytes) -> None:
     version = rows.version()
     if version > VERSION:
         return
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":  # SQLite keeps the old one where the file system or the disk doesn't let it
+        raise JournalWriteError(f"the journal {rows.path} can't have a write-ahead log there; its mode is {mode!r}.")
     for pragma in WRITER_PRAGMAS:
         connection.execute(pragma)
     if version == VERSION:

@@ -100,6 +100,10 @@ def own(path: str, unlocked: bool = False) -> None:
         say("busy")
         sys.stdin.readline()
         return
+    except Exception as error:
+        say("failed", type(error).__name__)
+        sys.stdin.readline()
+        return
     say("owner")
     sys.stdin.readline()
     journal.close()

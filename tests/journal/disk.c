@@ -25,7 +25,7 @@ static long failures = 0;
 
 void disk_fail(int n, int error, int forever) {
     pthread_mutex_lock(&lock);
-    countdown = n, failing = error, sticky = forever, failures = 0;
+    countdown = n, failing = error, sticky = forever;
     pthread_mutex_unlock(&lock);
 }
 
