@@ -75,17 +75,18 @@ WRITER_PRAGMAS: Final = (
     "PRAGMA fullfsync = ON",  # macOS: fsync alone leaves it in the drive's cache; no-op elsewhere
     "PRAGMA checkpoint_fullfsync = ON",  # the same for checkpoints
     "PRAGMA locking_mode = NORMAL",  # EXCLUSIVE would lock the readers out
-    "PRAGMA wal_autocheckpoint = 1000",  # 4 MB: what an open after a kill reads at most again
-    "PRAGMA journal_size_limit = 67108864",  # one large result doesn't leave a large WAL behind for ever
+    "PRAGMA wal_autocheckpoint = 0",  # `_checkpoint` does it, and empties the log
 )
 PRAGMAS: Final = (
     "PRAGMA mmap_size = 0",  # a file cut short is an error to catch, not a SIGBUS
-    "PRAGMA cell_size_check = ON",  # damaged pages are noticed when they are read
+    "PRAGMA cell_size_check = OFF",  # the rows beside a damaged one stay readable, so that it can be named
     "PRAGMA trusted_schema = OFF",  # a forged schema calls nothing
 )
 
 # Seconds that a stranger's lock on the database may take; with what else is done a caller hears within 5.
 BUSY_SECONDS: Final = 3.0
+# Bytes of the log after which its content goes into the database: what an open after a kill reads again.
+CHECKPOINT_BYTES = 4 << 20
 # Bytes up to which payloads are read together with their events.
 SMALL_PAYLOAD: Final = 4096
 # SQLite's own limit on a value is 1,000,000,000 bytes.
@@ -216,8 +217,12 @@ class _Rows:
 
     def flows(self) -> list[Flow]:
         """All flows, the first to begin first."""
-        rows = self._select("flows", f"{_FLOWS} ORDER BY flow")
-        return [self._flow(row) for row in rows]
+        found: list[Flow] = []
+        for row in self._each(
+            f"{_FLOWS} WHERE flow > ? ORDER BY flow", (), found, lambda: f"row {len(found) + 1} of flows"
+        ):
+            found.append(self._flow(row))
+        return found
 
     def flow(self, number: int) -> Flow:
         """The flow with this number."""
@@ -241,7 +246,6 @@ class _Rows:
         Raises:
             JournalDamagedError: An event is altered or missing; the message names the file and the row.
         """
-        self._prove_no_strays()
         found: list[Recorded] = []
         before = b""
         for row in self._each_event(flow.flow, found):
@@ -252,6 +256,7 @@ class _Rows:
             before = recorded.mac
         if len(found) < max(flow.events, self._last_seq(flow.flow) + 1):
             raise self._damaged(_row(flow.flow, len(found)))
+        self._prove_no_strays()
         return found
 
     def _last_seq(self, flow: int) -> int:
@@ -264,12 +269,21 @@ class _Rows:
         sql = (
             f"SELECT flow, seq, digest, mac, length(payload) <= {SMALL_PAYLOAD}, {columns},"
             f" CASE WHEN length(payload) <= {SMALL_PAYLOAD} THEN payload ELSE x'' END"
-            " FROM events WHERE flow = ? ORDER BY seq"
+            " FROM events WHERE flow = ? AND seq >= ? ORDER BY seq"
         )
+        return self._each(sql, (flow,), found, lambda: _row(flow, len(found)))
+
+    def _each(
+        self, sql: str, parameters: tuple[Any, ...], found: list[Any], next_row: Callable[[], str]
+    ) -> Iterator[tuple[Any, ...]]:
+        """All rows, the unreadable one named; `sql` takes besides `parameters` how many of them are in `found`."""
         try:
-            yield from self._connection.execute(sql, (flow,))
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            raise self._damaged(_row(flow, len(found)), error) from error
+            yield from self._connection.execute(sql, (*parameters, 0))
+        except sqlite3.DatabaseError:
+            # The module reads one row ahead, so that the error may be of the next one: look at them one by one.
+            while rows := self._select(next_row(), f"{sql} LIMIT 1", (*parameters, len(found))):
+                yield from rows
+            raise self._damaged(next_row()) from None
 
     def _recorded(self, row: tuple[Any, ...], before: bytes) -> Recorded:
         flow, seq, digest, mac, small, *fields = row
@@ -314,7 +328,7 @@ class _Rows:
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.OperationalError as error:
             raise _failed(self.path, error, "read") from error
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        except sqlite3.DatabaseError as error:
             raise self._damaged(what, error) from error
 
     def _damaged(self, row: str, error: BaseException | None = None) -> JournalDamagedError:
@@ -398,6 +412,7 @@ class Journal:
         self._broken = False  # whether the connection is closed, after a failure
         self._gone: str | None = None  # how the files were lost
         self._files: dict[Path, tuple[int, int]] = {}
+        self._checkpoint_at = CHECKPOINT_BYTES
         # Of each flow that was written to: the place of the next event, and the seal of the last.
         self._heads: dict[int, tuple[int, bytes]] = {}
         # The flows that this kernel runs.
@@ -548,6 +563,22 @@ class Journal:
             with contextlib.suppress(Exception):
                 job.done(result, failed)
         at("acknowledged")
+        if not self._broken:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Empties a log that has become long.
+
+        SQLite on its own would leave the frames there; cut short later, they would bring older pages back beside
+        newer ones in the database, instead of a prefix. Where a reader is in the way, the next one does it.
+        """
+        log = self.path.with_name(self.path.name + "-wal")
+        with contextlib.suppress(OSError, sqlite3.Error):
+            if log.stat().st_size >= self._checkpoint_at:
+                self._checkpoint_at += CHECKPOINT_BYTES
+                busy, *_ = self._rows._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if not busy:
+                    self._checkpoint_at = CHECKPOINT_BYTES
 
     def _answer(self, job: _Job) -> tuple[Any, BaseException | None]:
         """What `job` gives. That it is refused is not the others' fault, unless it leaves something half written."""
@@ -700,11 +731,17 @@ def _connect(path: Path, mode: str, pragmas: tuple[str, ...]) -> sqlite3.Connect
     uri = f"file:{urllib.parse.quote(os.fsencode(path))}?mode={mode}"
     try:
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.text_factory = _text
         for pragma in pragmas:
             connection.execute(pragma)
     except sqlite3.Error as error:
         raise _failed(path, error, "opened") from error
     return connection
+
+
+def _text(data: bytes) -> str:
+    """A damaged text is no error of its own: its row does not prove."""
+    return data.decode("utf-8", "surrogateescape")
 
 
 def _migrate(rows: _Rows, key: bytes) -> None:

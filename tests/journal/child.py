@@ -42,9 +42,9 @@ def say(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
-def checkpoint_often() -> None:
-    """Every 16 pages, so that a short test has many; 1,000 in use."""
-    store.WRITER_PRAGMAS = (*store.WRITER_PRAGMAS, "PRAGMA wal_autocheckpoint = 16")  # type: ignore[misc]
+def checkpoint_often(pages: int = 16) -> None:
+    """So that a short test has many; every 1,000 pages in use."""
+    store.CHECKPOINT_BYTES = pages * 4096
 
 
 def kill_at(point: str, nth: int) -> None:
@@ -65,9 +65,11 @@ def record_early(self: Journal, flow: Flow, event: Event) -> None:
     self.submit(flow, event, lambda *_: None)
 
 
-def record(path: str, point: str = "", nth: int = 0, early: bool = False, most: int = 1_000) -> None:
+def record(
+    path: str, point: str = "", nth: int = 0, early: bool = False, workers: int = 4, most: int = 1_000, pages: int = 16
+) -> None:
     """Four threads record, and acknowledge each call, until the process is killed."""
-    checkpoint_often()
+    checkpoint_often(pages)
     if early:
         Journal.record = record_early  # type: ignore[method-assign, assignment]
     journal = Journal(path, KEY)
@@ -80,7 +82,7 @@ def record(path: str, point: str = "", nth: int = 0, early: bool = False, most: 
             journal.record(flow, call(worker, number))
             say("ack", worker, number)
 
-    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(workers)]
     for thread in threads:
         thread.start()
     for thread in threads:
