@@ -56,14 +56,15 @@ MIGRATIONS: Final = (
             started REAL NOT NULL, finished REAL, events INTEGER NOT NULL, mac BLOB NOT NULL
         )
         """,
-        # The payload is last: what comes before it is read without it.
+        # `event` is flow * 2^32 + place: in order of recording, so that SQLite appends. The payload is last: what
+        # comes before it is read without it.
         """
         CREATE TABLE events (
-            flow INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, key BLOB NOT NULL, code BLOB NOT NULL,
+            event INTEGER PRIMARY KEY, kind TEXT NOT NULL, key BLOB NOT NULL, code BLOB NOT NULL,
             name TEXT NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL, error_type TEXT NOT NULL,
             error TEXT NOT NULL, attempts INTEGER NOT NULL, started REAL NOT NULL, finished REAL NOT NULL,
-            digest BLOB NOT NULL, mac BLOB NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (flow, seq)
-        ) WITHOUT ROWID
+            digest BLOB NOT NULL, mac BLOB NOT NULL, payload BLOB NOT NULL
+        )
         """,
     ),
 )
@@ -75,7 +76,8 @@ WRITER_PRAGMAS: Final = (
     "PRAGMA fullfsync = ON",  # macOS: fsync alone leaves it in the drive's cache; no-op elsewhere
     "PRAGMA checkpoint_fullfsync = ON",  # the same for checkpoints
     "PRAGMA locking_mode = NORMAL",  # EXCLUSIVE would lock the readers out
-    "PRAGMA wal_autocheckpoint = 0",  # `_checkpoint` does it, and empties the log
+    "PRAGMA wal_autocheckpoint = 0",  # `_checkpoint` does it, and begins the log anew
+    "PRAGMA journal_size_limit = 16777216",  # one large result doesn't leave a large log behind for ever
 )
 PRAGMAS: Final = (
     "PRAGMA mmap_size = 0",  # a file cut short is an error to catch, not a SIGBUS
@@ -85,8 +87,10 @@ PRAGMAS: Final = (
 
 # Seconds that a stranger's lock on the database may take; with what else is done a caller hears within 5.
 BUSY_SECONDS: Final = 3.0
-# Bytes of the log after which its content goes into the database: what an open after a kill reads again.
+# Bytes of the log after which its content goes into the database: what an open after a kill reads again. They are
+# estimated, by what an event takes besides its payload.
 CHECKPOINT_BYTES = 4 << 20
+_FRAMES: Final = 8192
 # Bytes up to which payloads are read together with their events.
 SMALL_PAYLOAD: Final = 4096
 # SQLite's own limit on a value is 1,000,000,000 bytes.
@@ -261,17 +265,18 @@ class _Rows:
 
     def _last_seq(self, flow: int) -> int:
         """Looked for from the other end: behind a damaged flow number the search from the front finds no more."""
-        rows = self._select("events", "SELECT max(seq) FROM events WHERE flow = ?", (flow,))
-        return -1 if rows[0][0] is None else int(rows[0][0])
+        sql = "SELECT event FROM events WHERE event < ? ORDER BY event DESC LIMIT 1"
+        rows = self._select("events", sql, (_number(flow + 1),))
+        return rows[0][0] - _number(flow) if rows else -1
 
     def _each_event(self, flow: int, found: list[Recorded]) -> Iterator[tuple[Any, ...]]:
         columns = ", ".join(Event._fields[:-1])
         sql = (
-            f"SELECT flow, seq, digest, mac, length(payload) <= {SMALL_PAYLOAD}, {columns},"
+            f"SELECT event, digest, mac, length(payload) <= {SMALL_PAYLOAD}, {columns},"
             f" CASE WHEN length(payload) <= {SMALL_PAYLOAD} THEN payload ELSE x'' END"
-            " FROM events WHERE flow = ? AND seq >= ? ORDER BY seq"
+            " FROM events WHERE event >= ?1 + ?3 AND event < ?2 ORDER BY event"
         )
-        return self._each(sql, (flow,), found, lambda: _row(flow, len(found)))
+        return self._each(sql, (_number(flow), _number(flow + 1)), found, lambda: _row(flow, len(found)))
 
     def _each(
         self, sql: str, parameters: tuple[Any, ...], found: list[Any], next_row: Callable[[], str]
@@ -286,8 +291,8 @@ class _Rows:
             raise self._damaged(next_row()) from None
 
     def _recorded(self, row: tuple[Any, ...], before: bytes) -> Recorded:
-        flow, seq, digest, mac, small, *fields = row
-        return Recorded(flow, seq, Event(*fields), digest, before, mac, bool(small))
+        number, digest, mac, small, *fields = row
+        return Recorded(number >> 32, number & 0xFFFFFFFF, Event(*fields), digest, before, mac, bool(small))
 
     def _fields(self, recorded: Recorded) -> tuple[codec.Field, ...]:
         """What is sealed of an event, the digest of the payload last."""
@@ -304,8 +309,8 @@ class _Rows:
         row = _row(recorded.flow, recorded.seq)
         payload = recorded.event.payload
         if not recorded.small:
-            sql = "SELECT payload FROM events WHERE flow = ? AND seq = ?"
-            rows = self._select(row, sql, (recorded.flow, recorded.seq))
+            number = _number(recorded.flow, recorded.seq)
+            rows = self._select(row, "SELECT payload FROM events WHERE event = ?", (number,))
             payload = rows[0][0] if rows else b""
         try:
             return codec.decode(self._key, recorded.mac, self._fields(recorded), payload)
@@ -315,13 +320,13 @@ class _Rows:
     def _prove_no_strays(self) -> None:
         """An event whose flow number was damaged belongs to another flow or to none; its own would just be shorter."""
         known = {number for (number,) in self._select("flows", "SELECT flow FROM flows")}
-        sql = "SELECT flow, seq FROM events WHERE flow > ? ORDER BY flow, seq LIMIT 1"
-        last = -(2**63)
-        while rows := self._select("events", sql, (last,)):
-            flow, seq = rows[0]
+        sql = "SELECT event FROM events WHERE event >= ? ORDER BY event LIMIT 1"
+        start = -(2**63)
+        while rows := self._select("events", sql, (start,)):
+            flow, seq = rows[0][0] >> 32, rows[0][0] & 0xFFFFFFFF
             if flow not in known or seq != 0:
                 raise self._damaged(_row(flow, seq))
-            last = flow
+            start = _number(flow + 1)
 
     def _select(self, what: str, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         try:
@@ -337,6 +342,11 @@ class _Rows:
             f"the journal {self.path}: {row} is not what was written{why}. Nothing of it was used. "
             "Start the flow with fresh=True, or move the file away."
         )
+
+
+def _number(flow: int, seq: int = 0) -> int:
+    """Of an event in its table."""
+    return (flow << 32) + seq
 
 
 def _row(flow: int, seq: int) -> str:
@@ -412,7 +422,7 @@ class Journal:
         self._broken = False  # whether the connection is closed, after a failure
         self._gone: str | None = None  # how the files were lost
         self._files: dict[Path, tuple[int, int]] = {}
-        self._checkpoint_at = CHECKPOINT_BYTES
+        self._logged = 0  # bytes, about, since the last checkpoint
         # Of each flow that was written to: the place of the next event, and the seal of the last.
         self._heads: dict[int, tuple[int, bytes]] = {}
         # The flows that this kernel runs.
@@ -567,18 +577,21 @@ class Journal:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
-        """Empties a log that has become long.
+        """When the log has become long: moves its content into the database, and begins it anew.
 
-        SQLite on its own would leave the frames there; cut short later, they would bring older pages back beside
-        newer ones in the database, instead of a prefix. Where a reader is in the way, the next one does it.
+        SQLite would begin it at the next commit. Cut short before that it would bring older pages back beside newer
+        ones in the database, instead of a prefix. Where a reader is in the way, the next time is soon enough.
         """
-        log = self.path.with_name(self.path.name + "-wal")
-        with contextlib.suppress(OSError, sqlite3.Error):
-            if log.stat().st_size >= self._checkpoint_at:
-                self._checkpoint_at += CHECKPOINT_BYTES
-                busy, *_ = self._rows._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                if not busy:
-                    self._checkpoint_at = CHECKPOINT_BYTES
+        if self._logged < CHECKPOINT_BYTES:
+            return
+        self._logged = 0
+        execute = self._rows._connection.execute
+        with contextlib.suppress(sqlite3.Error):
+            execute("PRAGMA busy_timeout = 0")
+            busy, *_ = execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            if not busy:
+                execute(f"PRAGMA user_version = {VERSION}")  # writes the first page, which begins the log
+        execute(f"PRAGMA busy_timeout = {round(BUSY_SECONDS * 1000)}")
 
     def _answer(self, job: _Job) -> tuple[Any, BaseException | None]:
         """What `job` gives. That it is refused is not the others' fault, unless it leaves something half written."""
@@ -694,15 +707,16 @@ class Journal:
         small = len(event.payload) <= SMALL_PAYLOAD
         recorded = Recorded(flow, seq, event, codec.digest(event.payload), before, b"", small)
         recorded = recorded._replace(mac=codec.seal(rows._key, *rows._fields(recorded)))
-        values = (flow, seq, *event[:-1], recorded.digest, recorded.mac, event.payload)
+        values = (_number(flow, seq), *event[:-1], recorded.digest, recorded.mac, event.payload)
         rows._connection.execute(f"INSERT INTO events VALUES ({', '.join('?' * len(values))})", values)
         self._heads[flow] = seq + 1, recorded.mac
+        self._logged += _FRAMES + len(event.payload)
         return recorded if small else recorded._replace(event=event._replace(payload=b""))
 
     def _head(self, flow: int) -> tuple[int, bytes]:
         if flow not in self._heads:
-            sql = "SELECT seq + 1, mac FROM events WHERE flow = ? ORDER BY seq DESC LIMIT 1"
-            rows = self._now()._select("events", sql, (flow,))
+            sql = "SELECT event + 1 - ?1, mac FROM events WHERE event >= ?1 AND event < ?2 ORDER BY event DESC LIMIT 1"
+            rows = self._now()._select("events", sql, (_number(flow), _number(flow + 1)))
             self._heads[flow] = rows[0] if rows else (0, b"")
         return self._heads[flow]
 

@@ -154,47 +154,30 @@ def varint(data: bytes, place: int) -> tuple[int, int]:
     raise AssertionError
 
 
-def integer(data: bytes, kind: int, place: int) -> tuple[int, int]:
-    """A number of a record, by its serial type."""
-    if kind in (8, 9):
-        return kind - 8, place
-    size = (0, 1, 2, 3, 4, 6, 8)[kind]
-    return int.from_bytes(data[place : place + size], "big", signed=True), place + size
+def row_at(data: bytes, start: int, table: str) -> Cell:
+    """The row that a cell of a leaf holds, without what is on overflow pages."""
+    size, place = varint(data, start)
+    number, place = varint(data, place)
+    row = f"row {number} of flows" if table == "flows" else f"row ({number >> 32}, {number & 0xFFFFFFFF}) of events"
+    most, least = 4096 - 35, 4084 * 32 // 255 - 23
+    spilled = least + (size - least) % 4092
+    return Cell(row, start, place + (size if size <= most else spilled if spilled <= most else least))
 
 
-def row_at(data: bytes, start: int, kind: int) -> tuple[str, int]:
-    """Which row a cell holds, and where the cell ends; kinds are those of SQLite's pages."""
-    place = start + (4 if kind == 2 else 0)
-    payload, place = varint(data, place)
-    local = payload if payload <= 1002 else 103 + (payload - 103) % 4092
-    local = local if local <= 1002 else 103
-    if kind == 13:
-        number, place = varint(data, place)
-        return f"row {number} of flows", place + payload
-    header, types = varint(data, place)
-    first, types = varint(data, types)
-    second, _ = varint(data, types)
-    flow, values = integer(data, first, place + header)
-    seq, _ = integer(data, second, values)
-    return f"row ({flow}, {seq}) of events", place + local
-
-
-def cells(data: bytes, root_of: dict[str, int]) -> Iterator[Cell]:
-    """The rows of `flows` and `events`, as file format 3 of SQLite has them."""
-    waiting = [root_of["flows"], root_of["events"]]
+def cells(data: bytes, roots: dict[str, int]) -> Iterator[Cell]:
+    """The rows of `flows` and `events`, as the file format of SQLite has them."""
+    waiting = [(table, roots[table]) for table in ("flows", "events")]
     while waiting:
-        page = (waiting.pop() - 1) * 4096
-        kind, count = data[page], int.from_bytes(data[page + 3 : page + 5], "big")
-        head = page + (12 if kind in (2, 5) else 8)
-        if kind in (2, 5):
-            waiting.append(int.from_bytes(data[page + 8 : page + 12], "big"))
-        for number in range(count):
-            start = page + int.from_bytes(data[head + 2 * number : head + 2 * number + 2], "big")
-            if kind in (2, 5):
-                waiting.append(int.from_bytes(data[start : start + 4], "big"))
-            if kind != 5:
-                row, end = row_at(data, start, kind)
-                yield Cell(row, start + (4 if kind == 2 else 0), end)
+        table, number = waiting.pop()
+        page = (number - 1) * 4096
+        leaf = data[page] == 13
+        count = int.from_bytes(data[page + 3 : page + 5], "big")
+        head = page + (8 if leaf else 12)
+        starts = [page + int.from_bytes(data[head + 2 * at : head + 2 * at + 2], "big") for at in range(count)]
+        if leaf:
+            yield from (row_at(data, start, table) for start in starts)
+        else:
+            waiting += [(table, int.from_bytes(data[at : at + 4], "big")) for at in (*starts, page + 8)]
 
 
 @pytest.fixture(scope="module")

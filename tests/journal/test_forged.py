@@ -86,7 +86,11 @@ def swap(table: str, column: str, one: str, other: str) -> tuple[str, ...]:
 
 
 def row(flow: int, seq: int) -> str:
-    return f"flow = {flow} AND seq = {seq}"
+    return f"event = {number(flow, seq)}"
+
+
+def number(flow: int, seq: int) -> int:
+    return (flow << 32) + seq
 
 
 def copied(source: str, flow: int, seq: int) -> tuple[str, ...]:
@@ -95,7 +99,7 @@ def copied(source: str, flow: int, seq: int) -> tuple[str, ...]:
     return (
         f"CREATE TEMP TABLE kept AS SELECT {columns} FROM events WHERE {source}",
         f"DELETE FROM events WHERE {row(flow, seq)}",
-        f"INSERT INTO events (flow, seq, {columns}) SELECT {flow}, {seq}, {columns} FROM kept",
+        f"INSERT INTO events SELECT {number(flow, seq)}, {columns} FROM kept",
     )
 
 
@@ -108,9 +112,9 @@ EDITS: dict[str, tuple[str, ...]] = {
     "edited status": (f"UPDATE events SET status = 'failed' WHERE {row(1, 2)}",),
     "swapped payloads": swap("events", "payload", row(1, 1), row(1, 2)),
     "swapped rows": (
-        f"UPDATE events SET seq = 99 WHERE {row(1, 1)}",
-        f"UPDATE events SET seq = 1 WHERE {row(1, 2)}",
-        "UPDATE events SET seq = 2 WHERE flow = 1 AND seq = 99",
+        f"UPDATE events SET event = 99 WHERE {row(1, 1)}",
+        f"UPDATE events SET event = {number(1, 1)} WHERE {row(1, 2)}",
+        f"UPDATE events SET event = {number(1, 2)} WHERE event = 99",
     ),
     "swapped columns": (f"UPDATE events SET name = label, label = name WHERE {row(1, 2)}",),
     "row of another flow": copied(row(3, 2), 1, 2),
@@ -118,7 +122,7 @@ EDITS: dict[str, tuple[str, ...]] = {
     "an older row put back": copied(row(1, 1), 1, 2),
     "row left out": (f"DELETE FROM events WHERE {row(1, 2)}",),
     "outcome cut off": (f"DELETE FROM events WHERE {row(3, 4)}",),
-    "row without a flow": (f"INSERT INTO events SELECT 9, 0, {REST} FROM events WHERE {row(1, 2)}",),
+    "row without a flow": (f"INSERT INTO events SELECT {number(9, 0)}, {REST} FROM events WHERE {row(1, 2)}",),
 }
 
 
