@@ -93,7 +93,8 @@ class Row:
         """The status, and what else is to be said of it."""
         run = self.run
         word = "still stopping" if run.stopping else str(run.status)
-        word += ", replayed" * (run.first_ran is not None)
+        if run.first_ran is not None:
+            word = "replayed" if run.status == "succeeded" else f"{word}, replayed"
         return word + ", leaked" * run.leaked + f" ({run.attempt})" * (run.attempt > 1)
 
 

@@ -123,7 +123,7 @@ class Store {
 /** What stands in the first column. */
 function word(row) {
   let text = row.flags & STOPPING ? "still stopping" : STATUSES[row.status];
-  if (row.flags & REPLAYED) text += ", replayed";
+  if (row.flags & REPLAYED) text = text === "succeeded" ? "replayed" : `${text}, replayed`;
   if (row.flags & LEAKED) text += ", leaked";
   if (row.attempt > 1) text += ` (${row.attempt})`;
   return text;
