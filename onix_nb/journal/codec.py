@@ -32,6 +32,10 @@ _PICKLE: Final = b"P\x01"
 _ERROR: Final = b"E\x01"
 # Values in a plain one beyond which it is pickled: the walk below is slower than C.
 _MOST_PLAIN: Final = 1_000
+# Levels beyond which it is pickled: JSON is read recursively, perhaps deep in a stack.
+_DEEPEST_PLAIN: Final = 50
+# Bits beyond which an int is pickled: Python may refuse to read so many digits, from 640 on.
+_LONGEST_PLAIN: Final = 2_000
 # Causes of causes that are kept with an exception.
 _DEEPEST: Final = 20
 _KEY_BYTES: Final = 32
@@ -43,8 +47,8 @@ def encode(value: object) -> bytes:
     Raises:
         JournalValueError: It can't be pickled.
     """
-    if _is_plain(value):
-        with contextlib.suppress(ValueError):  # an int of thousands of digits
+    with contextlib.suppress(RuntimeError):  # another thread changes it
+        if _is_plain(value):
             return _JSON + json.dumps(value, separators=(",", ":")).encode("ascii")
     return _PICKLE + _pickled(value)
 
@@ -119,32 +123,40 @@ def _framed(field: Field) -> bytes:
 
 def _is_plain(value: Any) -> bool:
     """Whether JSON gives the value back exactly, sharing included."""
-    waiting: list[Any] = [value]
+    level: list[Any] = [value]
     containers: set[int] = set()
-    left = _MOST_PLAIN
-    while waiting:
-        value, left = waiting.pop(), left - 1
-        kind = type(value)
-        if left < 0:
+    seen = 0
+    for _ in range(_DEEPEST_PLAIN):
+        seen += len(level)
+        if seen > _MOST_PLAIN:
             return False
-        if kind is str:
-            # Two lone surrogates that make a pair would come back as one character.
-            if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-                return False
-        elif kind is list or kind is dict:
-            if id(value) in containers:
-                return False
-            containers.add(id(value))
-            if kind is dict:
-                if not all(type(name) is str for name in value):
+        inner: list[Any] = []
+        for one in level:
+            kind = type(one)
+            if kind is list or kind is dict:
+                if id(one) in containers or len(one) > _MOST_PLAIN:
                     return False
-                waiting += value
-                waiting += value.values()
-            else:
-                waiting += value
-        elif value is not None and kind not in (bool, int, float):
-            return False
-    return True
+                containers.add(id(one))
+                if kind is dict and not all(type(name) is str for name in one):
+                    return False
+                inner += one
+                inner += one.values() if kind is dict else ()
+            elif not _is_plain_leaf(one):
+                return False
+        if not inner:
+            return True
+        level = inner
+    return False
+
+
+def _is_plain_leaf(value: Any) -> bool:
+    kind = type(value)
+    if kind is str:
+        # Two lone surrogates that make a pair would come back as one character.
+        return value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value)
+    if kind is int:
+        return bool(value.bit_length() <= _LONGEST_PLAIN)
+    return value is None or kind is bool or kind is float
 
 
 def _pickled(value: object) -> bytes:
@@ -177,22 +189,25 @@ def _looks(error: BaseException) -> tuple[str, str, str]:
     return type(error).__qualname__, said, arguments
 
 
-_Linked = tuple[BaseException, Any, Any, bool]
+_Linked = tuple[BaseException, Any, Any, bool, Any]
 
 
 def _linked(error: BaseException, depth: int = 0) -> _Linked:
-    """An exception with its cause and context, which pickle leaves out."""
+    """An exception with its cause and context, which pickle leaves out, and notes, which a `__reduce__` may."""
 
     def further(other: BaseException | None) -> _Linked | None:
         return None if other is None or depth == _DEEPEST else _linked(other, depth + 1)
 
     cause = further(error.__cause__)
-    context = None if error.__suppress_context__ else further(error.__context__)
-    return error, cause, context, error.__suppress_context__
+    # Nobody is shown both; and to follow both would double the work at each level.
+    context = None if cause or error.__suppress_context__ else further(error.__context__)
+    return error, cause, context, error.__suppress_context__, getattr(error, "__notes__", None)
 
 
 def _relinked(parts: _Linked) -> BaseException:
-    error, cause, context, suppress = parts
+    error, cause, context, suppress, notes = parts
+    if notes is not None:
+        error.__notes__ = notes
     error.__cause__ = _relinked(cause) if cause else None
     error.__context__ = _relinked(context) if context else None
     error.__suppress_context__ = suppress
@@ -208,11 +223,14 @@ def user_key() -> bytes:
     Raises:
         JournalRefusedError: There is one, and it isn't safely ours; or there is no place for one.
     """
-    try:
+    with contextlib.suppress(OSError, RuntimeError):
         return _key_in(_data_folder())
-    except OSError:
-        # No home: the key lasts as long as the machine's temporary files.
-        return _key_in(_own_temporary_folder())
+    # No home: the key lasts as long as the machine's temporary files.
+    folder = _own_temporary_folder()
+    try:
+        return _key_in(folder)
+    except OSError as error:
+        raise JournalRefusedError(_no_place(error)) from error
 
 
 def _data_folder() -> Path:
@@ -229,15 +247,18 @@ def _own_temporary_folder() -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
-        raise JournalRefusedError(
-            f"there is no folder for the key of the journals: {error}. Set JUPYTER_DATA_DIR to a folder of yours."
-        ) from error
+        raise JournalRefusedError(_no_place(error)) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise JournalRefusedError(f"{folder} isn't a folder that only you can use. Remove it.")
     return folder
 
 
+def _no_place(error: OSError) -> str:
+    return f"there is no folder for the key of the journals: {error}. Set JUPYTER_DATA_DIR to a folder of yours."
+
+
 def _key_in(folder: Path) -> bytes:
+    """The key in `folder`, made when there is none. An `OSError` says that it can't be made there."""
     path = folder / "journal.key"
     if not os.path.lexists(path):
         _make_key(path)
@@ -246,14 +267,16 @@ def _key_in(folder: Path) -> bytes:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK):
             raise JournalRefusedError(f"the key {path} is a symbolic link. {_NEW_KEY}") from error
-        raise
-    with open(file, "rb") as stream:
+        raise JournalRefusedError(f"the key {path} can't be read: {error.strerror}. {_NEW_KEY}") from error
+    try:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
             raise JournalRefusedError(f"the key {path} isn't a file of yours. {_NEW_KEY}")
         if found.st_mode & 0o077:
             raise JournalRefusedError(f"others may use the key {path}. {_NEW_KEY}")
-        key = stream.read(_KEY_BYTES + 1)
+        key = os.read(file, _KEY_BYTES + 1)
+    finally:
+        os.close(file)
     if len(key) != _KEY_BYTES:
         raise JournalRefusedError(f"the key {path} isn't one of onix. {_NEW_KEY}")
     return key
