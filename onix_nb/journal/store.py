@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import queue
 import secrets
@@ -25,7 +26,7 @@ import threading
 import time
 import urllib.parse
 from _thread import allocate_lock
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeVar, cast
@@ -59,9 +60,10 @@ MIGRATIONS: Final = (
         # The payload is last: what comes before it is read without it.
         (
             "CREATE TABLE events (flow INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, key BLOB NOT NULL,"
-            " code BLOB NOT NULL, name TEXT NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL, error_type TEXT NOT NULL,"
-            " error TEXT NOT NULL, attempts INTEGER NOT NULL, started REAL NOT NULL, finished REAL NOT NULL,"
-            " digest BLOB NOT NULL, mac BLOB NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (flow, seq)) WITHOUT ROWID"
+            " code BLOB NOT NULL, name TEXT NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL,"
+            " error_type TEXT NOT NULL, error TEXT NOT NULL, attempts INTEGER NOT NULL, started REAL NOT NULL,"
+            " finished REAL NOT NULL, digest BLOB NOT NULL, mac BLOB NOT NULL, payload BLOB NOT NULL,"
+            " PRIMARY KEY (flow, seq)) WITHOUT ROWID"
         ),
     ),
 )
@@ -86,6 +88,8 @@ PRAGMAS: Final = (
 BUSY_SECONDS: Final = 3.0
 # Bytes up to which payloads are read together with their events.
 SMALL_PAYLOAD: Final = 4096
+# SQLite's largest integer.
+_MOST_ATTEMPTS: Final = 2**63 - 1
 # SQLite's own limit on a value is 1,000,000,000 bytes.
 LARGEST_PAYLOAD: Final = 900_000_000
 
@@ -174,6 +178,14 @@ class Flow(NamedTuple):
     events: int
 
 
+# The events of a flow. The payload is read with them while it is small.
+_EVENTS_SQL: Final = (
+    f"SELECT flow, seq, digest, mac, length(payload) <= {SMALL_PAYLOAD}, {', '.join(Event._fields[:-1])},"
+    f" CASE WHEN length(payload) <= {SMALL_PAYLOAD} THEN payload ELSE x'' END"
+    " FROM events WHERE flow = ? ORDER BY seq"
+)
+
+
 class _Rows:
     """What both read: rows of a connection, proven by their seals."""
 
@@ -191,6 +203,8 @@ class _Rows:
                 f"the journal {self.path} has version {version}, and this onix_nb knows {VERSION}. "
                 "Use the onix_nb that wrote it, or move the file away."
             )
+        if version == 0:
+            raise JournalError(f"nothing has been written to the journal {self.path} yet")
         rows = self._select("row 1 of journal", "SELECT id, mac FROM journal")
         if len(rows) != 1 or rows[0][1] != codec.seal(self._key, "journal", rows[0][0]):
             raise JournalDamagedError(
@@ -211,8 +225,19 @@ class _Rows:
 
     def flows(self) -> list[Flow]:
         """All flows, the first to begin first."""
-        rows = self._select("flows", f"SELECT {', '.join(Flow._fields)}, mac FROM flows ORDER BY flow")
-        return [self._flow(row) for row in rows]
+        found: list[Flow] = []
+        sql = f"SELECT {', '.join(Flow._fields)}, mac FROM flows ORDER BY flow"
+        for row in self._each(lambda: f"row {len(found) + 1} of flows", sql):
+            found.append(self._flow(row))
+        return found
+
+    def flow(self, number: int) -> Flow:
+        """The flow with this number, as it is now."""
+        what = f"row {number} of flows"
+        rows = self._select(what, f"SELECT {', '.join(Flow._fields)}, mac FROM flows WHERE flow = ?", (number,))
+        if not rows:
+            raise self._damaged(what)
+        return self._flow(rows[0])
 
     def _flow(self, row: tuple[Any, ...]) -> Flow:
         found = Flow(*row[:-1])
@@ -224,35 +249,23 @@ class _Rows:
         return codec.seal(self._key, "flow", self._id, *flow)
 
     def events(self, flow: Flow) -> list[Recorded]:
-        """What happened in `flow`, in order, each proven.
-
-        Raises:
-            JournalDamagedError: An event is altered or missing; the message names the file and the row.
-        """
-        self._prove_no_strays(flow)
+        """What happened in `flow`, in order, each proven; see `Journal.events`."""
+        flow = self.flow(flow.flow)
         found: list[Recorded] = []
         before = b""
-        for row in self._each_event(flow.flow, found):
+        for row in self._each(lambda: _row(flow.flow, len(found)), _EVENTS_SQL, (flow.flow,)):
             recorded = self._recorded(row, before)
             if recorded.seq != len(found) or recorded.mac != codec.seal(self._key, *self._fields(recorded)):
                 raise self._damaged(_row(flow.flow, len(found)))
+            if recorded.event.kind == "end" and len(found) >= flow.events:
+                # Put back: what is in the file was written together with this event.
+                raise self._damaged(f"row {flow.flow} of flows")
             found.append(recorded)
             before = recorded.mac
         if len(found) < flow.events:
             raise self._damaged(_row(flow.flow, len(found)))
+        self._prove_places()
         return found
-
-    def _each_event(self, flow: int, found: list[Recorded]) -> Iterator[tuple[Any, ...]]:
-        columns = ", ".join(Event._fields[:-1])
-        sql = (
-            f"SELECT flow, seq, digest, mac, length(payload) <= {SMALL_PAYLOAD}, {columns},"
-            f" CASE WHEN length(payload) <= {SMALL_PAYLOAD} THEN payload ELSE x'' END"
-            " FROM events WHERE flow = ? ORDER BY seq"
-        )
-        try:
-            yield from self._connection.execute(sql, (flow,))
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            raise self._damaged(_row(flow, len(found)), error) from error
 
     def _recorded(self, row: tuple[Any, ...], before: bytes) -> Recorded:
         flow, seq, digest, mac, small, *fields = row
@@ -270,48 +283,63 @@ class _Rows:
             JournalDamagedError: It isn't what was recorded; the message names the file and the row.
             JournalValueError: It can't be unpickled here.
         """
-        row = _row(recorded.flow, recorded.seq)
-        payload = recorded.event.payload
-        if not recorded.small:
-            sql = "SELECT payload FROM events WHERE flow = ? AND seq = ?"
-            rows = self._select(row, sql, (recorded.flow, recorded.seq))
-            payload = rows[0][0] if rows else b""
+        return self.decoded(recorded, self.payload(recorded))
+
+    def payload(self, recorded: Recorded) -> Any:
+        """The payload of an event, which nothing has proven yet."""
+        if recorded.small:
+            return recorded.event.payload
+        sql = "SELECT payload FROM events WHERE flow = ? AND seq = ?"
+        rows = self._select(_row(recorded.flow, recorded.seq), sql, (recorded.flow, recorded.seq))
+        return rows[0][0] if rows else b""
+
+    def decoded(self, recorded: Recorded, payload: Any) -> Any:
+        """The value of `payload`, if it is that of the event; needs no connection."""
         try:
             return codec.decode(self._key, recorded.mac, self._fields(recorded), payload)
         except (JournalDamagedError, TypeError) as error:
-            raise self._damaged(row) from error
+            raise self._damaged(_row(recorded.flow, recorded.seq)) from error
 
-    def _prove_no_strays(self, flow: Flow) -> None:
-        """An event whose flow number was damaged belongs to no flow; it would just be missing."""
+    def _prove_places(self) -> None:
+        """Raises when an event isn't where it was written: its flow would just miss it.
+
+        An altered number of a flow or a place takes an event out of its order in the file.
+        """
         known = {number for (number,) in self._select("flows", "SELECT flow FROM flows")}
-        stray: tuple[Any, ...] | None = None
-        sql = "SELECT flow, seq FROM events ORDER BY flow, seq LIMIT 1"
-        further = "SELECT flow, seq FROM events WHERE flow > ? ORDER BY flow, seq LIMIT 1"
-        rows = self._select("events", sql)
-        while rows:
-            stray = rows[0]
-            if stray[0] not in known:
-                raise self._damaged(_row(*stray))
-            rows = self._select("events", further, stray[:1])
+        expected: list[Any] = [0, -1]
+        for place in self._each(lambda: _row(*expected), "SELECT flow, seq FROM events ORDER BY flow, seq"):
+            if place == tuple(expected):
+                expected[1] += 1
+            elif place[0] in known and place[0] > expected[0] and place[1] == 0:
+                expected[:] = place[0], 1
+            else:
+                raise self._damaged(_row(*place))
 
     def _select(self, what: str, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        return list(self._each(lambda: what, sql, parameters))
+
+    def _each(self, what: Callable[[], str], sql: str, parameters: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        """The rows; `what` names the one that can't be read."""
         try:
-            return self._connection.execute(sql, parameters).fetchall()
-        except sqlite3.OperationalError as error:
-            raise _failed(self.path, error, "read") from error
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            raise self._damaged(what, error) from error
+            yield from self._connection.execute(sql, parameters)
+        except sqlite3.Error as error:
+            # A text that is no UTF-8 is an operational error to Python, without a code of SQLite's; as is a
+            # table that is missing, with the code for "something".
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+            if isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR:
+                raise _failed(self.path, error, "read") from error
+            raise self._damaged(what(), error) from error
 
     def _damaged(self, row: str, error: BaseException | None = None) -> JournalDamagedError:
         why = "" if error is None else f" ({error})"
         return JournalDamagedError(
             f"the journal {self.path}: {row} is not what was written{why}. Nothing of it was used. "
-            "Start the flow with fresh=True, or move the file away."
+            + ("Start the flow with fresh=True, or move the file away." if "events" in row else "Move the file away.")
         )
 
 
-def _row(flow: int, seq: int) -> str:
-    return f"row ({flow}, {seq}) of events"
+def _row(flow: object, seq: object) -> str:
+    return f"row ({flow!r}, {seq!r}) of events"
 
 
 def _failed(path: Path, error: BaseException, what: str = "written") -> JournalError:
@@ -328,15 +356,23 @@ class Reader(_Rows):
 
     def __init__(self, path: str | os.PathLike[str], key: bytes | None = None) -> None:
         path = Path(os.path.abspath(path))
-        _refuse_unsafe(path)
-        if not path.exists():
+        if not os.path.lexists(path):
             raise JournalError(f"there is no journal {path}")
+        _refuse_unsafe(path)
         super().__init__(path, codec.user_key() if key is None else key, _connect(path, "ro", PRAGMAS))
         try:
             self.prove()
         except BaseException:
             self.close()
             raise
+
+    def events(self, flow: Flow) -> list[Recorded]:
+        """As `Journal.events`, of one moment while another kernel writes."""
+        self._select("header", "BEGIN")
+        try:
+            return super().events(flow)
+        finally:
+            self._connection.rollback()
 
     def close(self) -> None:
         """No more is read."""
@@ -379,13 +415,14 @@ class Journal:
         # Guards `_closed`, so that no job arrives after the last one. Not held while anything is written.
         self._closing = threading.Lock()
         self._closed = False
-        # What follows belongs to the writer's thread.
+        # The flows that this kernel began or resumed and has not ended; perhaps some more, never fewer.
+        self._running: set[int] = set()
+        # What follows belongs to the writer's thread; `_known` is the last of `_rows`, which others use
+        # for what needs no connection.
         self._rows: _Rows | None = None
         self._files: dict[Path, tuple[int, int]] = {}
         # Of each flow that was written to: the place of the next event, and the seal of the last.
         self._heads: dict[int, tuple[int, bytes]] = {}
-        # The flows that this kernel runs.
-        self._running: set[int] = set()
         with contextlib.ExitStack() as undo:
             self._owner = _Owner(self.path)
             undo.callback(self._owner.release)
@@ -406,14 +443,18 @@ class Journal:
         return self._ask(lambda: self._find(flow_id))
 
     def events(self, flow: Flow) -> list[Recorded]:
-        """What happened in `flow`, in order; see `Reader.events`."""
+        """What happened in `flow`, in order, each event proven.
+
+        Raises:
+            JournalDamagedError: An event is altered or missing; the message names the file and the row.
+        """
         return self._ask(lambda: self._now().events(flow))
 
     def value(self, recorded: Recorded) -> Any:
         """The value of an event's payload; see `Reader.value`. Unpickled on the caller's thread."""
-        if recorded.small:
-            return cast(_Rows, self._rows).value(recorded)
-        return self._ask(lambda: self._now().value(recorded))
+        small = recorded.small
+        payload = recorded.event.payload if small else self._ask(lambda: self._now().payload(recorded))
+        return self._known.decoded(recorded, payload)
 
     def begin(self, flow_id: str, event: Event) -> Flow:
         """Begins a new generation of the flow with this id, and records `event` as its first."""
@@ -422,7 +463,7 @@ class Journal:
 
     def resume(self, flow: Flow) -> Flow:
         """Notes that this kernel runs `flow` again."""
-        return self._ask(lambda: self._rewrite(flow.flow, "running", None, 1))
+        return self._ask(lambda: self._resume(flow.flow))
 
     def record(self, flow: Flow, event: Event) -> Recorded:
         """Records an event of `flow`. Blocks until it is on the disk.
@@ -443,12 +484,16 @@ class Journal:
     def finish(self, flow: Flow, event: Event) -> Flow:
         """Records how `flow` ended, with the status of `event`, and its outcome, in one commit."""
         event = _written(event)
-        return self._ask(lambda: self._finish(flow.flow, event))
+        finished = self._ask(lambda: self._finish(flow.flow, event))
+        self._running.discard(flow.flow)
+        return finished
 
     def close(self) -> None:
         """Commits what was submitted, and gives the journal up. Closing again does nothing."""
+        if self._forked():
+            return
         with self._closing:
-            if self._closed or self._forked():
+            if self._closed:
                 return
             self._closed = True
             self._jobs.put(_Job(self._leave, lambda result, error: None))
@@ -514,9 +559,9 @@ class Journal:
         self._owner.release()
 
     def _commit(self, batch: list[_Job]) -> None:
-        at("taken")
         answers: list[tuple[Any, BaseException | None]]
         try:
+            at("taken")
             connection = self._now()._connection
             connection.execute("BEGIN IMMEDIATE")
             at("begun")
@@ -579,7 +624,7 @@ class Journal:
             if isinstance(error, sqlite3.Error):
                 raise _failed(self.path, error) from error
             raise
-        self._rows = rows
+        self._rows = self._known = rows
         paths = (self.path, self.path.with_name(self.path.name + "-wal"), self._owner.path)
         self._files = {path: _inode(path) for path in paths}
 
@@ -612,28 +657,27 @@ class Journal:
         return flow
 
     def _finish(self, number: int, event: Event) -> Flow:
+        flow = self._now().flow(number)
         self._append(number, event)
-        flow = self._rewrite(number, event.status, event.finished or time.time(), None)
-        self._running.discard(number)
-        return flow
+        return self._rewrite(flow._replace(status=event.status, finished=event.finished or time.time(), kernels=0))
+
+    def _resume(self, number: int) -> Flow:
+        flow = self._now().flow(number)
+        self._running.add(number)
+        return self._rewrite(flow._replace(status="running", finished=None, kernels=flow.kernels + 1))
 
     def _leave(self) -> None:
         """This kernel ends in good order: what it runs was not what killed it."""
-        for number in self._running:
-            self._rewrite(number, None, None, -1)
+        for number in list(self._running):
+            with contextlib.suppress(JournalDamagedError):  # or its begin was never committed
+                flow = self._now().flow(number)
+                if flow.status == "running":
+                    self._rewrite(flow._replace(kernels=max(0, flow.kernels - 1)))
 
-    def _rewrite(self, number: int, status: str | None, finished: float | None, kernels: int | None) -> Flow:
-        """Changes a flow's row: `kernels` is added; None makes it 0."""
-        rows = self._now()
-        found = [flow for flow in rows.flows() if flow.flow == number]
-        if not found:
-            raise rows._damaged(f"row {number} of flows")
-        flow = found[0]._replace(finished=finished, events=self._head(number)[0])
-        flow = flow._replace(kernels=0 if kernels is None else max(0, flow.kernels + kernels))
-        flow = flow if status is None else flow._replace(status=status)
+    def _rewrite(self, flow: Flow) -> Flow:
+        """Changes a flow's row, which then vouches for all events that there are."""
+        flow = flow._replace(events=self._head(flow.flow)[0])
         self._put(flow)
-        if status == "running":
-            self._running.add(number)
         return flow
 
     def _put(self, flow: Flow) -> None:
@@ -661,12 +705,17 @@ class Journal:
 
 
 def _written(event: Event) -> Event:
-    """The event with texts that SQLite can keep; they are only shown."""
+    """The event as SQLite gives it back: texts that it can keep, which are only shown, and plain numbers."""
     if len(event.payload) > LARGEST_PAYLOAD:
         raise JournalWriteError(f"{event.name}: a value of {len(event.payload):,} bytes is too large for a journal.")
     texts = {name: text for name, text in event._asdict().items() if isinstance(text, str) and not text.isascii()}
-    shown = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in texts.items()}
-    return event._replace(**cast(Mapping[str, Any], shown)) if texts else event
+    shown: dict[str, Any] = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in texts.items()}
+    times: dict[str, Any] = {
+        name: float(seconds) for name, seconds in (("started", event.started), ("finished", event.finished))
+    }
+    if not all(map(math.isfinite, times.values())):
+        raise ValueError(f"{event.name}: {times} are no times")
+    return event._replace(**shown, **times, attempts=min(int(event.attempts), _MOST_ATTEMPTS))
 
 
 def _refuse_id(flow_id: str) -> None:
@@ -682,12 +731,17 @@ def _refuse_id(flow_id: str) -> None:
 def _connect(path: Path, mode: str, pragmas: tuple[str, ...]) -> sqlite3.Connection:
     """A connection; transactions are begun and committed by hand."""
     uri = f"file:{urllib.parse.quote(str(path))}?mode={mode}"
-    try:
-        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        for pragma in pragmas:
-            connection.execute(pragma)
-    except sqlite3.Error as error:
-        raise _failed(path, error, "opened") from error
+    with contextlib.ExitStack() as undo:
+        try:
+            connection = sqlite3.connect(
+                uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            undo.callback(connection.close)
+            for pragma in pragmas:
+                connection.execute(pragma)
+        except sqlite3.Error as error:
+            raise _failed(path, error, "opened") from error
+        undo.pop_all()
     return connection
 
 
@@ -695,8 +749,8 @@ def _migrate(rows: _Rows, key: bytes) -> None:
     """Makes the schema, or brings an older one up to date, in one transaction."""
     connection = rows._connection
     version = rows.version()
-    if version > VERSION:
-        return
+    if version:
+        rows.prove()  # before anything is changed
     for pragma in WRITER_PRAGMAS:
         connection.execute(pragma)
     if version == VERSION:
@@ -732,10 +786,13 @@ def _inode(path: Path) -> tuple[int, int]:
 
 def _refuse_unsafe(path: Path) -> None:
     """Raises unless the folder and each file in it that SQLite will open are safely ours."""
-    _refuse(path.parent, stat.S_ISDIR, "a folder")
-    for suffix in ("", "-wal", "-shm", ".lock"):
-        with contextlib.suppress(FileNotFoundError):
-            _refuse(path.with_name(path.name + suffix), stat.S_ISREG, "a file")
+    try:
+        _refuse(path.parent, stat.S_ISDIR, "a folder")
+        for suffix in ("", "-wal", "-shm", ".lock"):
+            with contextlib.suppress(FileNotFoundError):
+                _refuse(path.with_name(path.name + suffix), stat.S_ISREG, "a file")
+    except OSError as error:
+        raise _failed(path, error, "opened") from error
 
 
 def _refuse(path: Path, is_kind: Callable[[int], bool], kind: str) -> None:
@@ -759,7 +816,8 @@ def _refuse(path: Path, is_kind: Callable[[int], bool], kind: str) -> None:
 
 
 # Guards `_owned`, which says what this process owns: opening a lock file a second time, and closing
-# it, would give up the lock. Held while a lock is taken.
+# it, would give up the lock. Held while a lock is taken. The value is the process: a forked child has
+# what its parent owns in its copy, and owns nothing.
 _owning = threading.Lock()
 _owned: dict[tuple[int, int], int] = {}
 
@@ -780,8 +838,10 @@ class _Owner:
 
     def release(self) -> None:
         """Gives the journal up. In a forked child it isn't ours to give."""
+        if os.getpid() != self._pid:
+            return
         with _owning:
-            if os.getpid() == self._pid and _owned.pop(self._inode, None) is not None:
+            if _owned.pop(self._inode, None) is not None:
                 os.close(self._file)
 
     def _make_folder(self, folder: Path) -> None:
@@ -796,7 +856,7 @@ class _Owner:
 
     def _take(self, journal: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
-            if _inode(self.path) in _owned:
+            if _owned.get(_inode(self.path)) == self._pid:
                 raise JournalBusyError(f"the journal {journal} is open in this process.")
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -818,7 +878,7 @@ class _Owner:
             if isinstance(error, OSError):
                 raise _failed(self.path, error, "locked") from error
             raise
-        _owned[self._inode] = self._file
+        _owned[self._inode] = self._pid
 
     def _sign(self) -> None:
         """Says who owns the journal, for those who come too late."""
