@@ -32,6 +32,10 @@ _PICKLE: Final = b"P\x01"
 _ERROR: Final = b"E\x01"
 # Values in a plain one beyond which it is pickled: the walk below is slower than C.
 _MOST_PLAIN: Final = 1_000
+# Levels beyond which it is pickled: JSON is read recursively, perhaps deep in a stack.
+_DEEPEST_PLAIN: Final = 50
+# Bits beyond which an int is pickled: Python may refuse to read so many digits, from 640 on.
+_LONGEST_PLAIN: Final = 2_000
 # Causes of causes that are kept with an exception.
 _DEEPEST: Final = 20
 _KEY_BYTES: Final = 32
@@ -43,8 +47,8 @@ def encode(value: object) -> bytes:
     Raises:
         JournalValueError: It can't be pickled.
     """
-    if _is_plain(value):
-        with contextlib.suppress(ValueError):  # an int of thousands of digits
+    with contextlib.suppress(RuntimeError):  # another thread changes it
+        if _is_plain(value):
             return _JSON + json.dumps(value, separators=(",", ":")).encode("ascii")
     return _PICKLE + _pickled(value)
 
@@ -119,32 +123,40 @@ def _framed(field: Field) -> bytes:
 
 def _is_plain(value: Any) -> bool:
     """Whether JSON gives the value back exactly, sharing included."""
-    waiting: list[Any] = [value]
+    level: list[Any] = [value]
     containers: set[int] = set()
-    left = _MOST_PLAIN
-    while waiting:
-        value, left = waiting.pop(), left - 1
-        kind = type(value)
-        if left < 0:
+    seen = 0
+    for _ in range(_DEEPEST_PLAIN):
+        seen += len(level)
+        if seen > _MOST_PLAIN:
             return False
-        if kind is str:
-            # Two lone surrogates that make a pair would come back as one character.
-            if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-                return False
-        elif kind is list or kind is dict:
-            if id(value) in containers:
-                return False
-            containers.add(id(value))
-            if kind is dict:
-                if not all(type(name) is str for name in value):
+        inner: list[Any] = []
+        for one in level:
+            kind = type(one)
+            if kind is list or kind is dict:
+                if id(one) in containers or len(one) > _MOST_PLAIN:
                     return False
-                waiting += value
-                waiting += value.values()
-            else:
-                waiting += value
-        elif value is not None and kind not in (bool, int, float):
-            return False
-    return True
+                containers.add(id(one))
+                if kind is dict and not all(type(name) is str for name in one):
+                    return False
+                inner += one
+                inner += one.values() if kind is dict else ()
+            elif not _is_plain_leaf(one):
+                return False
+        if not inner:
+            return True
+        level = inner
+    return False
+
+
+def _is_plain_leaf(value: Any) -> bool:
+    kind = type(value)
+    if kind is str:
+        # Two lone surrogates that make a pair would come back as one character.
+        return value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value)
+    if kind is int:
+        return bool(value.bit_length() <= _LONGEST_PLAIN)
+    return value is None or kind is bool or kind is float
 
 
 def _pickled(value: object) -> bytes:
@@ -177,22 +189,25 @@ def _looks(error: BaseException) -> tuple[str, str, str]:
     return type(error).__qualname__, said, arguments
 
 
-_Linked = tuple[BaseException, Any, Any, bool]
+_Linked = tuple[BaseException, Any, Any, bool, Any]
 
 
 def _linked(error: BaseException, depth: int = 0) -> _Linked:
-    """An exception with its cause and context, which pickle leaves out."""
+    """An exception with its cause and context, which pickle leaves out, and notes, which a `__reduce__` may."""
 
     def further(other: BaseException | None) -> _Linked | None:
         return None if other is None or depth == _DEEPEST else _linked(other, depth + 1)
 
     cause = further(error.__cause__)
-    context = None if error.__suppress_context__ else further(error.__context__)
-    return error, cause, context, error.__suppress_context__
+    # Nobody is shown both; and to follow both would double the work at each level.
+    context = None if cause or error.__suppress_context__ else further(error.__context__)
+    return error, cause, context, error.__suppress_context__, getattr(error, "__notes__", None)
 
 
 def _relinked(parts: _Linked) -> BaseException:
-    error, cause, context, suppress = parts
+    error, cause, context, suppress, notes = parts
+    if notes is not None:
+        error.__notes__ = notes
     error.__cause__ = _relinked(cause) if cause else None
     error.__context__ = _relinked(context) if context else None
     error.__suppress_context__ = suppress
