@@ -201,6 +201,8 @@ class _Rows:
                 f"the journal {self.path} has version {version}, and this onix_nb knows {VERSION}. "
                 "Use the onix_nb that wrote it, or move the file away."
             )
+        if version == 0:
+            raise JournalError(f"the journal {self.path} has nothing in it yet")
         rows = self._select("row 1 of journal", "SELECT id, mac FROM journal")
         if len(rows) != 1 or rows[0][1] != codec.seal(self._key, "journal", rows[0][0]):
             raise JournalDamagedError(
