@@ -330,14 +330,14 @@ class _Journals:
     def __init__(self, folder: str) -> None:
         import sqlite3
 
-        from onix_nb.journal import codec, store
+        from onix_nb.journal import codec, schema, store
 
         self.payload = codec.encode(None)
         self._event = store.Event("call", codec.digest(b""), b"code", "noop", "x=1", "succeeded", payload=self.payload)
         self._journal = store.Journal(os.path.join(folder, ".onix", "journal.sqlite"), bytes(32))
         self._flow = self._journal.begin("flow", store.Event("begin", payload=self.payload))
         self._bare = sqlite3.connect(os.path.join(folder, "bare.sqlite"), isolation_level=None)
-        for pragma in ("PRAGMA journal_mode = WAL", *store.PRAGMAS, *store.WRITER_PRAGMAS):
+        for pragma in ("PRAGMA journal_mode = WAL", *schema.PRAGMAS, *schema.WRITER_PRAGMAS):
             self._bare.execute(pragma)
         self._bare.execute("PRAGMA wal_autocheckpoint = 1000")
         self._bare.execute("CREATE TABLE bare (x BLOB)")
