@@ -98,6 +98,8 @@ class Flow(NamedTuple):
     events: int
 
 
+Parameters = tuple[Any, ...] | dict[str, int]
+
 _FLOWS: Final = f"SELECT {', '.join(Flow._fields)}, mac FROM flows"
 
 
@@ -139,9 +141,10 @@ class Rows:
     def flows(self) -> list[Flow]:
         """All flows, the first to begin first."""
         found: list[Flow] = []
-        for row in self._each(
-            f"{_FLOWS} WHERE flow > ? ORDER BY flow", (), found, lambda: f"row {len(found) + 1} of flows"
-        ):
+        sql = f"{_FLOWS} WHERE flow > :found ORDER BY flow"
+        for row in self._each(sql, {}, found, lambda: f"row {len(found) + 1} of flows"):
+            if row[0] != len(found) + 1:
+                raise self.damaged(f"row {len(found) + 1} of flows")
             found.append(self._flow(row))
         return found
 
@@ -192,19 +195,19 @@ class Rows:
         sql = (
             f"SELECT event, digest, mac, length(payload) <= {SMALL_PAYLOAD}, {columns},"
             f" CASE WHEN length(payload) <= {SMALL_PAYLOAD} THEN payload ELSE x'' END"
-            " FROM events WHERE event >= ?1 + ?3 AND event < ?2 ORDER BY event"
+            " FROM events WHERE event >= :start + :found AND event < :end ORDER BY event"
         )
-        return self._each(sql, (number_of(flow), number_of(flow + 1)), found, lambda: row_name(flow, len(found)))
+        return self._each(sql, span_of(flow), found, lambda: row_name(flow, len(found)))
 
     def _each(
-        self, sql: str, parameters: tuple[Any, ...], found: list[Any], next_row: Callable[[], str]
+        self, sql: str, parameters: dict[str, int], found: list[Any], next_row: Callable[[], str]
     ) -> Iterator[tuple[Any, ...]]:
-        """All rows, the unreadable one named; `sql` takes besides `parameters` how many of them are in `found`."""
+        """All rows, the unreadable one named; `sql` takes besides `parameters` how many are `found`."""
         try:
-            yield from self.connection.execute(sql, (*parameters, 0))
+            yield from self.connection.execute(sql, {**parameters, "found": 0})
         except sqlite3.DatabaseError:
             # The module reads one row ahead, so that the error may be of the next one: look at them one by one.
-            while rows := self.select(next_row(), f"{sql} LIMIT 1", (*parameters, len(found))):
+            while rows := self.select(next_row(), f"{sql} LIMIT 1", {**parameters, "found": len(found)}):
                 yield from rows
             raise self.damaged(next_row()) from None
 
@@ -246,7 +249,7 @@ class Rows:
                 raise self.damaged(row_name(flow, seq))
             start = number_of(flow + 1)
 
-    def select(self, what: str, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    def select(self, what: str, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """The rows of a query; an error says of `what` it is."""
         try:
             return self.connection.execute(sql, parameters).fetchall()
@@ -267,6 +270,11 @@ class Rows:
 def number_of(flow: int, seq: int = 0) -> int:
     """Of an event in its table."""
     return (flow << 32) + seq
+
+
+def span_of(flow: int) -> dict[str, int]:
+    """The numbers of a flow's events."""
+    return {"start": number_of(flow), "end": number_of(flow + 1)}
 
 
 def row_name(flow: int, seq: int) -> str:

@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar, cast
 from ..errors import ExecutorError, JournalError, JournalWriteError
 from . import codec, schema
 from .owner import Owner, create, inode, refuse_unsafe
-from .rows import SMALL_PAYLOAD, Event, Flow, Reader, Recorded, Rows, number_of
+from .rows import SMALL_PAYLOAD, Event, Flow, Reader, Recorded, Rows, number_of, span_of
 
 __all__ = ["POINTS", "Event", "Flow", "Journal", "Reader", "Recorded", "at"]
 
@@ -371,8 +371,11 @@ class Journal:
 
     def _head(self, flow: int) -> tuple[int, bytes]:
         if flow not in self._heads:
-            sql = "SELECT event + 1 - ?1, mac FROM events WHERE event >= ?1 AND event < ?2 ORDER BY event DESC LIMIT 1"
-            rows = self._now().select("events", sql, (number_of(flow), number_of(flow + 1)))
+            sql = (
+                "SELECT event + 1 - :start, mac FROM events WHERE event >= :start AND event < :end"
+                " ORDER BY event DESC LIMIT 1"
+            )
+            rows = self._now().select("events", sql, span_of(flow))
             self._heads[flow] = rows[0] if rows else (0, b"")
         return self._heads[flow]
 

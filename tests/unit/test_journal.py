@@ -233,6 +233,7 @@ def test_an_older_schema_is_brought_up_to_date(path: Path, monkeypatch: pytest.M
             assert values(journal, journal.flows()[0]) == [{"day": 1}, 1]
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_cannot_use_it_and_leaves_it_alone(journal: Journal) -> None:
     """Neither by a call nor by its own end; the parent goes on."""
     flow = journal.begin("f", BEGIN)
