@@ -108,17 +108,14 @@ def seal(key: bytes, *fields: Field) -> bytes:
 
 def _framed(field: Field) -> bytes:
     """A field with its type and length, so that no other fields give the same bytes."""
-    if field is None:
-        return b"N"
     if isinstance(field, bytes):
-        kind, data = b"B", field
-    elif isinstance(field, str):
-        kind, data = b"S", field.encode("utf-8", "surrogatepass")
-    elif isinstance(field, int):
-        kind, data = b"I", b"%d" % field
-    else:
-        kind, data = b"F", struct.pack(">d", field)
-    return kind + struct.pack(">Q", len(data)) + data
+        return b"B%d:%b" % (len(field), field)
+    if isinstance(field, str):
+        data = field.encode("utf-8", "surrogatepass")
+        return b"S%d:%b" % (len(data), data)
+    if isinstance(field, int):
+        return b"I%d:" % field
+    return b"N" if field is None else b"F" + struct.pack(">d", field)
 
 
 def _is_plain(value: Any) -> bool:

@@ -1,98 +1,37 @@
-"""The journal's file: a SQLite database that one kernel owns, and that others may read.
+"""The journal of the kernel that owns it: a SQLite database beside the notebook.
 
-`Journal` writes. One thread of its own has the one connection that does; what many callers record
-meanwhile is committed together, and each is told only after the commit. `Reader` reads, also while
-another kernel writes, and never checkpoints: SQLite before 3.51.3 can damage a journal when two
-connections do.
-
-A flow is a row of `flows`, rewritten when its status changes. What happened in it is `events`, in
-order and without gaps, never changed; each is sealed together with the one before it, so that none
-can be altered, left out, put elsewhere or put back, but the last ones cut off.
+One thread of its own has the one connection that writes; what many callers record meanwhile is
+committed together, and each is told only after the commit. Others may read (`rows.Reader`), and never
+checkpoint: SQLite before 3.51.3 can damage a journal when two connections do.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import queue
-import secrets
 import sqlite3
-import stat
 import threading
 import time
-import urllib.parse
 from _thread import allocate_lock
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeVar, cast
 
-from ..errors import (
-    ExecutorError,
-    JournalBusyError,
-    JournalDamagedError,
-    JournalError,
-    JournalRefusedError,
-    JournalVersionError,
-    JournalWriteError,
-)
-from . import codec
+from ..errors import ExecutorError, JournalError, JournalWriteError
+from . import codec, schema
+from .owner import Owner, create, inode, refuse_unsafe
+from .rows import SMALL_PAYLOAD, Event, Flow, Reader, Recorded, Rows, number_of, span_of
+
+__all__ = ["POINTS", "Event", "Flow", "Journal", "Reader", "Recorded", "at"]
 
 T = TypeVar("T")
 
-# "onix" as a number: whose file it is, for `file` and for us.
-APPLICATION: Final = 0x6F6E6978
-
-# The statements that make version n + 1 of version n; never edited once released.
-MIGRATIONS: Final = (
-    (
-        "CREATE TABLE journal (id BLOB NOT NULL, mac BLOB NOT NULL)",
-        """
-        CREATE TABLE flows (
-            flow INTEGER PRIMARY KEY, id TEXT NOT NULL, generation INTEGER NOT NULL, name TEXT NOT NULL,
-            code BLOB NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL, kernels INTEGER NOT NULL,
-            started REAL NOT NULL, finished REAL, events INTEGER NOT NULL, mac BLOB NOT NULL
-        )
-        """,
-        # `event` is flow * 2^32 + place: in order of recording, so that SQLite appends. The payload is last: what
-        # comes before it is read without it.
-        """
-        CREATE TABLE events (
-            event INTEGER PRIMARY KEY, kind TEXT NOT NULL, key BLOB NOT NULL, code BLOB NOT NULL,
-            name TEXT NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL, error_type TEXT NOT NULL,
-            error TEXT NOT NULL, attempts INTEGER NOT NULL, started REAL NOT NULL, finished REAL NOT NULL,
-            digest BLOB NOT NULL, mac BLOB NOT NULL, payload BLOB NOT NULL
-        )
-        """,
-    ),
-)
-VERSION: Final = len(MIGRATIONS)
-
-# Besides `journal_mode = WAL`, with which readers don't stop the writer, and a commit is one write and one sync.
-WRITER_PRAGMAS: Final = (
-    "PRAGMA synchronous = FULL",  # NORMAL loses what was committed since the last checkpoint in a power cut
-    "PRAGMA fullfsync = ON",  # macOS: fsync alone leaves it in the drive's cache; no-op elsewhere
-    "PRAGMA checkpoint_fullfsync = ON",  # the same for checkpoints
-    "PRAGMA locking_mode = NORMAL",  # EXCLUSIVE would lock the readers out
-    "PRAGMA wal_autocheckpoint = 0",  # `_checkpoint` does it, and begins the log anew
-    "PRAGMA journal_size_limit = 16777216",  # one large result doesn't leave a large log behind for ever
-)
-PRAGMAS: Final = (
-    "PRAGMA mmap_size = 0",  # a file cut short is an error to catch, not a SIGBUS
-    "PRAGMA cell_size_check = OFF",  # the rows beside a damaged one stay readable, so that it can be named
-    "PRAGMA trusted_schema = OFF",  # a forged schema calls nothing
-)
-
-# Seconds that a stranger's lock on the database may take; with what else is done a caller hears within 5.
-BUSY_SECONDS: Final = 3.0
 # Bytes of the log after which its content goes into the database: what an open after a kill reads again. They are
 # estimated, by what an event takes besides its payload.
 CHECKPOINT_BYTES = 4 << 20
 _FRAMES: Final = 8192
-# Bytes up to which payloads are read together with their events.
-SMALL_PAYLOAD: Final = 4096
 # SQLite's own limit on a value is 1,000,000,000 bytes.
 LARGEST_PAYLOAD: Final = 900_000_000
 
@@ -102,297 +41,6 @@ POINTS: Final = ("submitted", "taken", "begun", "inserted", "committed", "checke
 
 def at(point: str) -> None:
     """A named point of recording, which tests replace."""
-
-
-class Event(NamedTuple):
-    """Something that happened in a flow.
-
-    Attributes:
-        kind: "begin" (its payload the arguments), "call", "choice" (winners) or "end" (the outcome).
-        key: Which call or choice; empty for begin and end.
-        code: Digest of the code that ran.
-        name: Of the function.
-        label: A short preview of the arguments.
-        status: How it ended; the words are the caller's.
-        error_type: Of an exception, and `error` what it said, for when it can't be unpickled.
-        attempts: How many it took.
-        started: Unix seconds, UTC; only shown, and the order is another thing.
-        finished: The same.
-        payload: What `codec.encode` gave.
-    """
-
-    kind: str
-    key: bytes = b""
-    code: bytes = b""
-    name: str = ""
-    label: str = ""
-    status: str = ""
-    error_type: str = ""
-    error: str = ""
-    attempts: int = 0
-    started: float = 0.0
-    finished: float = 0.0
-    payload: bytes = b""
-
-
-class Recorded(NamedTuple):
-    """An event as it is in the file, proven except for the payload, which `value` proves.
-
-    Attributes:
-        flow: Its flow's number.
-        seq: Its place in the flow, from 0.
-        event: What was recorded; its payload is empty when it is large.
-        digest: Of the payload.
-        before: The seal of the event before it.
-        mac: Its own seal.
-        small: Whether `event` has the payload.
-    """
-
-    flow: int
-    seq: int
-    event: Event
-    digest: bytes
-    before: bytes
-    mac: bytes
-    small: bool
-
-
-class Flow(NamedTuple):
-    """One generation of a durable flow.
-
-    Attributes:
-        flow: Its number in this file.
-        id: The flow id that people gave or that was made from name and arguments.
-        generation: From 1; each fresh start is another one.
-        kernels: How many kernels began it and neither ended it nor closed the journal.
-        events: How many events there were when its status last changed.
-    """
-
-    flow: int
-    id: str
-    generation: int
-    name: str
-    code: bytes
-    label: str
-    status: str
-    kernels: int
-    started: float
-    finished: float | None
-    events: int
-
-
-_FLOWS: Final = f"SELECT {', '.join(Flow._fields)}, mac FROM flows"
-
-
-class _Rows:
-    """What both read: rows of a connection, proven by their seals."""
-
-    def __init__(self, path: Path, key: bytes, connection: sqlite3.Connection) -> None:
-        self.path = path
-        self._key = key
-        self._connection = connection
-        self._id = b""
-
-    def prove(self) -> None:
-        """Raises unless the journal is this user's and of a version that is known."""
-        version = self.version()
-        if version > VERSION:
-            raise JournalVersionError(
-                f"the journal {self.path} has version {version}, and this onix_nb knows {VERSION}. "
-                "Use the onix_nb that wrote it, or move the file away."
-            )
-        if version == 0:
-            raise JournalError(f"the journal {self.path} has nothing in it yet")
-        rows = self._select("row 1 of journal", "SELECT id, mac FROM journal")
-        if len(rows) != 1 or rows[0][1] != codec.seal(self._key, "journal", rows[0][0]):
-            raise JournalDamagedError(
-                f"the journal {self.path}: row 1 of journal was sealed with another key than yours, or damaged. "
-                "Move the file away."
-            )
-        self._id = rows[0][0]
-
-    def version(self) -> int:
-        """Of the schema; 0 when there is none yet."""
-        of_file = "header"
-        application = self._select(of_file, "PRAGMA application_id")[0][0]
-        version: int = self._select(of_file, "PRAGMA user_version")[0][0]
-        tables = self._select(of_file, "SELECT count(*) FROM sqlite_master")[0][0]
-        if application != APPLICATION and (application or version or tables):
-            raise JournalDamagedError(f"{self.path} is a database, and no journal of onix. Move it away.")
-        return version
-
-    def flows(self) -> list[Flow]:
-        """All flows, the first to begin first."""
-        found: list[Flow] = []
-        for row in self._each(
-            f"{_FLOWS} WHERE flow > ? ORDER BY flow", (), found, lambda: f"row {len(found) + 1} of flows"
-        ):
-            found.append(self._flow(row))
-        return found
-
-    def flow(self, number: int) -> Flow:
-        """The flow with this number."""
-        rows = self._select("flows", f"{_FLOWS} WHERE flow = ?", (number,))
-        if not rows:
-            raise self._damaged(f"row {number} of flows")
-        return self._flow(rows[0])
-
-    def _flow(self, row: tuple[Any, ...]) -> Flow:
-        found = Flow(*row[:-1])
-        if row[-1] != self._flow_seal(found):
-            raise self._damaged(f"row {found.flow} of flows")
-        return found
-
-    def _flow_seal(self, flow: Flow) -> bytes:
-        return codec.seal(self._key, "flow", self._id, *flow)
-
-    def sizes(self) -> dict[int, tuple[int, int]]:
-        """Of each flow, by its number: how many calls are recorded, and the bytes of all payloads; not proven."""
-        sql = "SELECT event >> 32, sum(kind = 'call'), sum(length(payload)) FROM events GROUP BY 1"
-        return {flow: (calls, size) for flow, calls, size in self._select("events", sql)}
-
-    def events(self, flow: Flow) -> list[Recorded]:
-        """What happened in `flow`, in order, each proven.
-
-        Raises:
-            JournalDamagedError: An event is altered or missing; the message names the file and the row.
-        """
-        found: list[Recorded] = []
-        before = b""
-        for row in self._each_event(flow.flow, found):
-            recorded = self._recorded(row, before)
-            if recorded.seq != len(found) or recorded.mac != codec.seal(self._key, *self._fields(recorded)):
-                raise self._damaged(_row(flow.flow, len(found)))
-            found.append(recorded)
-            before = recorded.mac
-        if len(found) < max(flow.events, self._last_seq(flow.flow) + 1):
-            raise self._damaged(_row(flow.flow, len(found)))
-        self._prove_no_strays()
-        return found
-
-    def _last_seq(self, flow: int) -> int:
-        """Looked for from the other end: behind a damaged flow number the search from the front finds no more."""
-        sql = "SELECT event FROM events WHERE event < ? ORDER BY event DESC LIMIT 1"
-        rows = self._select("events", sql, (_number(flow + 1),))
-        return rows[0][0] - _number(flow) if rows else -1
-
-    def _each_event(self, flow: int, found: list[Recorded]) -> Iterator[tuple[Any, ...]]:
-        columns = ", ".join(Event._fields[:-1])
-        sql = (
-            f"SELECT event, digest, mac, length(payload) <= {SMALL_PAYLOAD}, {columns},"
-            f" CASE WHEN length(payload) <= {SMALL_PAYLOAD} THEN payload ELSE x'' END"
-            " FROM events WHERE event >= ?1 + ?3 AND event < ?2 ORDER BY event"
-        )
-        return self._each(sql, (_number(flow), _number(flow + 1)), found, lambda: _row(flow, len(found)))
-
-    def _each(
-        self, sql: str, parameters: tuple[Any, ...], found: list[Any], next_row: Callable[[], str]
-    ) -> Iterator[tuple[Any, ...]]:
-        """All rows, the unreadable one named; `sql` takes besides `parameters` how many of them are in `found`."""
-        try:
-            yield from self._connection.execute(sql, (*parameters, 0))
-        except sqlite3.DatabaseError:
-            # The module reads one row ahead, so that the error may be of the next one: look at them one by one.
-            while rows := self._select(next_row(), f"{sql} LIMIT 1", (*parameters, len(found))):
-                yield from rows
-            raise self._damaged(next_row()) from None
-
-    def _recorded(self, row: tuple[Any, ...], before: bytes) -> Recorded:
-        number, digest, mac, small, *fields = row
-        return Recorded(number >> 32, number & 0xFFFFFFFF, Event(*fields), digest, before, mac, bool(small))
-
-    def _fields(self, recorded: Recorded) -> tuple[codec.Field, ...]:
-        """What is sealed of an event, the digest of the payload last."""
-        place = (self._id, recorded.flow, recorded.seq, recorded.before)
-        return ("event", *place, *recorded.event[:-1], recorded.digest)
-
-    def value(self, recorded: Recorded) -> Any:
-        """The value of an event's payload.
-
-        Raises:
-            JournalDamagedError: It isn't what was recorded; the message names the file and the row.
-            JournalValueError: It can't be unpickled here.
-        """
-        row = _row(recorded.flow, recorded.seq)
-        payload = recorded.event.payload
-        if not recorded.small:
-            number = _number(recorded.flow, recorded.seq)
-            rows = self._select(row, "SELECT payload FROM events WHERE event = ?", (number,))
-            payload = rows[0][0] if rows else b""
-        try:
-            return codec.decode(self._key, recorded.mac, self._fields(recorded), payload)
-        except (JournalDamagedError, TypeError) as error:
-            raise self._damaged(row) from error
-
-    def _prove_no_strays(self) -> None:
-        """An event whose flow number was damaged belongs to another flow or to none; its own would just be shorter."""
-        known = {number for (number,) in self._select("flows", "SELECT flow FROM flows")}
-        sql = "SELECT event FROM events WHERE event >= ? ORDER BY event LIMIT 1"
-        start = -(2**63)
-        while rows := self._select("events", sql, (start,)):
-            flow, seq = rows[0][0] >> 32, rows[0][0] & 0xFFFFFFFF
-            if flow not in known or seq != 0:
-                raise self._damaged(_row(flow, seq))
-            start = _number(flow + 1)
-
-    def _select(self, what: str, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        try:
-            return self._connection.execute(sql, parameters).fetchall()
-        except sqlite3.OperationalError as error:
-            raise _failed(self.path, error, "read") from error
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(what, error) from error
-
-    def _damaged(self, row: str, error: BaseException | None = None) -> JournalDamagedError:
-        why = "" if error is None else f" ({error})"
-        return JournalDamagedError(
-            f"the journal {self.path}: {row} is not what was written{why}. Nothing of it was used. "
-            "Start the flow with fresh=True, or move the file away."
-        )
-
-
-def _number(flow: int, seq: int = 0) -> int:
-    """Of an event in its table."""
-    return (flow << 32) + seq
-
-
-def _row(flow: int, seq: int) -> str:
-    return f"row ({flow}, {seq}) of events"
-
-
-def _failed(path: Path, error: BaseException, what: str = "written") -> JournalError:
-    """The typed error for one of SQLite's."""
-    if isinstance(error, sqlite3.DatabaseError) and not isinstance(
-        error, sqlite3.OperationalError | sqlite3.DataError | sqlite3.IntegrityError
-    ):
-        return JournalDamagedError(f"the journal {path} is no database, or damaged ({error}). Move it away.")
-    return JournalWriteError(f"the journal {path} could not be {what}: {error}.")
-
-
-class Reader(_Rows):
-    """A journal that is only read, whoever owns it."""
-
-    def __init__(self, path: str | os.PathLike[str], key: bytes | None = None) -> None:
-        path = Path(os.path.abspath(path))
-        if not os.path.lexists(path):
-            raise JournalError(f"there is no journal {path}")
-        _refuse_unsafe(path, read_only=True)
-        super().__init__(path, codec.user_key() if key is None else key, _connect(path, "ro", PRAGMAS))
-        try:
-            self.prove()
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """No more is read."""
-        self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class _Job(NamedTuple):
@@ -428,14 +76,14 @@ class Journal:
         # What follows belongs to the writer's thread.
         self._broken = False  # whether the connection is closed, after a failure
         self._gone: str | None = None  # how the files were lost
-        self._files: dict[Path, tuple[int, int]] = {}
+        self._files: dict[str, tuple[int, int]] = {}
         self._logged = 0  # bytes, about, since the last checkpoint
         # Of each flow that was written to: the place of the next event, and the seal of the last.
         self._heads: dict[int, tuple[int, bytes]] = {}
         # The flows that this kernel runs.
         self._running: set[int] = set()
         with contextlib.ExitStack() as undo:
-            self._owner = _Owner(self.path)
+            self._owner = Owner(self.path)
             undo.callback(self._owner.release)
             self._open()
             undo.pop_all()
@@ -448,14 +96,14 @@ class Journal:
         """All flows, the first to begin first."""
         return self._ask(lambda: self._now().flows())
 
-    def sizes(self) -> dict[int, tuple[int, int]]:
-        """How much is recorded of each flow; see `Reader.sizes`."""
-        return self._ask(lambda: self._now().sizes())
-
     def find(self, flow_id: str) -> Flow | None:
         """The last generation of the flow with this id."""
         _refuse_id(flow_id)
         return self._ask(lambda: self._find(flow_id))
+
+    def sizes(self) -> dict[int, tuple[int, int]]:
+        """How much is recorded of each flow; see `Reader.sizes`."""
+        return self._ask(lambda: self._now().sizes())
 
     def events(self, flow: Flow) -> list[Recorded]:
         """What happened in `flow`, in order; see `Reader.events`."""
@@ -561,14 +209,14 @@ class Journal:
                 self._commit(batch)
             del job, batch
         with contextlib.suppress(sqlite3.Error):
-            self._rows._connection.close()
+            self._rows.connection.close()
         self._owner.release()
 
     def _commit(self, batch: list[_Job]) -> None:
         at("taken")
         answers: list[tuple[Any, BaseException | None]]
         try:
-            connection = self._now()._connection
+            connection = self._now().connection
             connection.execute("BEGIN IMMEDIATE")
             at("begun")
             answers = [self._answer(job) for job in batch]
@@ -596,21 +244,21 @@ class Journal:
         if self._logged < CHECKPOINT_BYTES:
             return
         self._logged = 0
-        execute = self._rows._connection.execute
+        execute = self._rows.connection.execute
         with contextlib.suppress(sqlite3.Error):
             execute("PRAGMA busy_timeout = 0")
             busy, *_ = execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
             if not busy:
-                execute(f"PRAGMA user_version = {VERSION}")  # writes the first page, which begins the log
-        execute(f"PRAGMA busy_timeout = {round(BUSY_SECONDS * 1000)}")
+                execute(f"PRAGMA user_version = {schema.VERSION}")  # writes the first page, which begins the log
+        execute(f"PRAGMA busy_timeout = {round(schema.BUSY_SECONDS * 1000)}")
 
     def _answer(self, job: _Job) -> tuple[Any, BaseException | None]:
         """What `job` gives. That it is refused is not the others' fault, unless it leaves something half written."""
-        changes = self._rows._connection.total_changes
+        changes = self._rows.connection.total_changes
         try:
             return job.work(), None
         except Exception as error:
-            half = self._rows._connection.total_changes != changes
+            half = self._rows.connection.total_changes != changes
             if half or isinstance(error, sqlite3.Error | JournalWriteError):
                 raise
             return None, error
@@ -622,52 +270,53 @@ class Journal:
         """
         self._heads.clear()
         self._broken = True
-        connection = self._rows._connection
+        connection = self._rows.connection
         for end in (connection.rollback, connection.close):
             with contextlib.suppress(sqlite3.Error):
                 end()
-        return _failed(self.path, error) if isinstance(error, sqlite3.Error | OSError) else error
+        return schema.failed(self.path, error) if isinstance(error, sqlite3.Error | OSError) else error
 
-    def _now(self) -> _Rows:
+    def _now(self) -> Rows:
         if self._gone is not None:
             raise JournalWriteError(self._gone)
         if self._broken:
-            self._files = {path: inode for path, inode in self._files.items() if not path.name.endswith("-wal")}
+            self._files = {path: known for path, known in self._files.items() if not path.endswith("-wal")}
             self._prove_in_place()  # but for the WAL, which SQLite deletes when it closes
             self._open()
             self._broken = False
         return self._rows
 
     def _open(self) -> None:
-        _refuse_unsafe(self.path)
-        _create(self.path)
-        connection = _connect(self.path, "rw", PRAGMAS)
-        rows = _Rows(self.path, self._key, connection)
+        refuse_unsafe(self.path)
+        create(self.path)
+        connection = schema.connect(self.path, "rw", schema.PRAGMAS)
+        rows = Rows(self.path, self._key, connection)
         try:
-            _migrate(rows, self._key)
+            if (version := rows.version()) <= schema.VERSION:
+                schema.migrate(self.path, connection, version, self._key)
             rows.prove()
             rows.flows()
-            paths = (self.path, self.path.with_name(self.path.name + "-wal"), self._owner.path)
-            self._files = {path: _inode(path) for path in paths}
+            paths = (f"{self.path}", f"{self.path}-wal", f"{self._owner.path}")
+            self._files = {path: inode(path) for path in paths}
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
             if isinstance(error, sqlite3.Error | OSError):
-                raise _failed(self.path, error) from error
+                raise schema.failed(self.path, error) from error
             raise
-        self._rows: _Rows = rows
+        self._rows: Rows = rows
 
     def _prove_in_place(self) -> None:
         """Raises when what was written is in files that nobody will find again."""
-        for path, inode in self._files.items():
+        for path, known in self._files.items():
             try:
-                same = _inode(path) == inode
+                same = inode(path) == known
             except OSError:
                 same = False
             if not same:
                 self._gone = (
-                    f"the journal {self.path} was deleted or replaced while in use: {path.name} is another file. "
-                    "Restart the kernel to begin a new one."
+                    f"the journal {self.path} was deleted or replaced while in use: "
+                    f"{os.path.basename(path)} is another file. Restart the kernel to begin a new one."
                 )
                 raise JournalWriteError(self._gone)
 
@@ -677,7 +326,7 @@ class Journal:
     def _begin(self, flow_id: str, event: Event) -> Flow:
         rows = self._now()
         last = self._find(flow_id)
-        number = rows._select("flows", "SELECT coalesce(max(flow), 0) + 1 FROM flows")[0][0]
+        number = rows.select("flows", "SELECT coalesce(max(flow), 0) + 1 FROM flows")[0][0]
         generation = 1 if last is None else last.generation + 1
         started = event.started or time.time()
         flow = Flow(number, flow_id, generation, event.name, event.code, event.label, "running", 1, started, None, 1)
@@ -710,24 +359,27 @@ class Journal:
     def _put(self, flow: Flow) -> None:
         rows = self._now()
         sql = f"INSERT OR REPLACE INTO flows VALUES ({', '.join('?' * (len(flow) + 1))})"
-        rows._connection.execute(sql, (*flow, rows._flow_seal(flow)))
+        rows.connection.execute(sql, (*flow, rows.flow_seal(flow)))
 
     def _append(self, flow: int, event: Event) -> Recorded:
         rows = self._now()
         seq, before = self._head(flow)
         small = len(event.payload) <= SMALL_PAYLOAD
         recorded = Recorded(flow, seq, event, codec.digest(event.payload), before, b"", small)
-        recorded = recorded._replace(mac=codec.seal(rows._key, *rows._fields(recorded)))
-        values = (_number(flow, seq), *event[:-1], recorded.digest, recorded.mac, event.payload)
-        rows._connection.execute(f"INSERT INTO events VALUES ({', '.join('?' * len(values))})", values)
+        recorded = recorded._replace(mac=codec.seal(rows._key, *rows.fields(recorded)))
+        values = (number_of(flow, seq), *event[:-1], recorded.digest, recorded.mac, event.payload)
+        rows.connection.execute(f"INSERT INTO events VALUES ({', '.join('?' * len(values))})", values)
         self._heads[flow] = seq + 1, recorded.mac
         self._logged += _FRAMES + len(event.payload)
         return recorded if small else recorded._replace(event=event._replace(payload=b""))
 
     def _head(self, flow: int) -> tuple[int, bytes]:
         if flow not in self._heads:
-            sql = "SELECT event + 1 - ?1, mac FROM events WHERE event >= ?1 AND event < ?2 ORDER BY event DESC LIMIT 1"
-            rows = self._now()._select("events", sql, (_number(flow), _number(flow + 1)))
+            sql = (
+                "SELECT event + 1 - :start, mac FROM events WHERE event >= :start AND event < :end"
+                " ORDER BY event DESC LIMIT 1"
+            )
+            rows = self._now().select("events", sql, span_of(flow))
             self._heads[flow] = rows[0] if rows else (0, b"")
         return self._heads[flow]
 
@@ -746,171 +398,3 @@ def _refuse_id(flow_id: str) -> None:
         flow_id.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"the flow id {flow_id!a} is no text that can be written: {error.reason}") from error
-
-
-# The file
-
-
-def _connect(path: Path, mode: str, pragmas: tuple[str, ...]) -> sqlite3.Connection:
-    """A connection; transactions are begun and committed by hand."""
-    uri = f"file:{urllib.parse.quote(os.fsencode(path))}?mode={mode}"
-    try:
-        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        connection.text_factory = _text
-        for pragma in pragmas:
-            connection.execute(pragma)
-    except sqlite3.Error as error:
-        raise _failed(path, error, "opened") from error
-    return connection
-
-
-def _text(data: bytes) -> str:
-    """A damaged text is no error of its own: its row does not prove."""
-    return data.decode("utf-8", "surrogateescape")
-
-
-def _migrate(rows: _Rows, key: bytes) -> None:
-    """Makes the schema, or brings an older one up to date, in one transaction."""
-    connection = rows._connection
-    version = rows.version()
-    if version > VERSION:
-        return
-    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-    if mode != "wal":  # SQLite keeps the old one where the file system or the disk doesn't let it
-        raise JournalWriteError(f"the journal {rows.path} can't have a write-ahead log there; its mode is {mode!r}.")
-    for pragma in WRITER_PRAGMAS:
-        connection.execute(pragma)
-    if version == VERSION:
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    for statements in MIGRATIONS[version:]:
-        for statement in statements:
-            connection.execute(statement)
-    if version == 0:
-        identity = secrets.token_bytes(16)
-        connection.execute("INSERT INTO journal VALUES (?, ?)", (identity, codec.seal(key, "journal", identity)))
-        connection.execute(f"PRAGMA application_id = {APPLICATION}")
-    connection.execute(f"PRAGMA user_version = {VERSION}")
-    connection.execute("COMMIT")
-
-
-def _create(path: Path) -> None:
-    """An empty file that only this user can use, and whose name a power cut doesn't take."""
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        return
-    except OSError as error:
-        raise _failed(path, error, "made") from error
-    with contextlib.suppress(OSError):
-        codec.sync_folder(path.parent)
-
-
-def _inode(path: Path) -> tuple[int, int]:
-    found = os.stat(path, follow_symlinks=False)
-    return found.st_dev, found.st_ino
-
-
-def _refuse_unsafe(path: Path, read_only: bool = False) -> None:
-    """Raises unless the folder and each file in it that SQLite will open are safely ours."""
-    _refuse(path.parent, stat.S_ISDIR, "a folder", read_only)
-    for suffix in ("", "-wal", "-shm", ".lock"):
-        with contextlib.suppress(FileNotFoundError):
-            _refuse(path.with_name(path.name + suffix), stat.S_ISREG, "a file", read_only)
-
-
-def _refuse(path: Path, is_kind: Callable[[int], bool], kind: str, read_only: bool) -> None:
-    found = os.stat(path, follow_symlinks=False)
-    if stat.S_ISLNK(found.st_mode):
-        why = "is a symbolic link"
-    elif not is_kind(found.st_mode):
-        why = f"is not {kind}"
-    elif found.st_uid != os.geteuid():
-        why = "belongs to another user"
-    elif found.st_mode & stat.S_IWOTH:
-        why = "can be written by everyone"
-    elif not read_only and not found.st_mode & stat.S_IWUSR:
-        why = "is read-only"
-    else:
-        return
-    raise JournalRefusedError(f"{path} {why}, so the journal is not used.")
-
-
-# The owner
-
-
-# Guards `_owned`, which says what this process owns: opening a lock file a second time, and closing
-# it, would give up the lock. Held while a lock is taken.
-_owning = threading.Lock()
-_owned: dict[tuple[int, int], int] = {}
-
-
-class _Owner:
-    """The lock that says whose the journal is, on a file of its own.
-
-    A record lock (`lockf`): it ends with its process, however that ends, and forked children don't have it.
-    """
-
-    def __init__(self, journal: Path) -> None:
-        self.path = journal.with_name(journal.name + ".lock")
-        self._pid = os.getpid()
-        self._make_folder(journal.parent)
-        _refuse_unsafe(journal)
-        with _owning:
-            self._take(journal)
-
-    def release(self) -> None:
-        """Gives the journal up. In a forked child it isn't ours to give."""
-        with _owning:
-            if os.getpid() == self._pid and _owned.pop(self._inode, None) is not None:
-                os.close(self._file)
-
-    def _make_folder(self, folder: Path) -> None:
-        try:
-            folder.mkdir(mode=0o700)
-        except FileExistsError:
-            return
-        except OSError as error:
-            raise _failed(folder, error, "made") from error
-        with contextlib.suppress(OSError):
-            codec.sync_folder(folder.parent)
-
-    def _take(self, journal: Path) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            if _inode(self.path) in _owned:
-                raise JournalBusyError(f"the journal {journal} is open in this process.")
-        try:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise _failed(self.path, error, "opened") from error
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._sign()
-            self._inode = _inode(self.path)
-            found = os.fstat(self._file)
-            if (found.st_dev, found.st_ino) != self._inode:
-                raise JournalBusyError(f"the journal {journal} was replaced at this moment. Try again.")
-        except (BlockingIOError, PermissionError) as error:
-            busy = JournalBusyError(f"the journal {journal} belongs to {self._who()}. Shut that kernel down first.")
-            os.close(self._file)
-            raise busy from error
-        except BaseException as error:
-            os.close(self._file)
-            if isinstance(error, OSError):
-                raise _failed(self.path, error, "locked") from error
-            raise
-        _owned[self._inode] = self._file
-
-    def _sign(self) -> None:
-        """Says who owns the journal, for those who come too late."""
-        owner = {"pid": os.getpid(), "host": os.uname().nodename, "uid": os.geteuid(), "since": time.time()}
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, json.dumps(owner).encode(), 0)
-
-    def _who(self) -> str:
-        try:
-            owner = json.loads(os.pread(self._file, 4096, 0))
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner["since"]))
-            return f"process {owner['pid']:d} of user {owner['uid']:d} on {owner['host']!s:.100}, since {since}"
-        except (OSError, ValueError, KeyError, TypeError):  # it is just being written
-            return "another process"

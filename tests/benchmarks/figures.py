@@ -327,13 +327,13 @@ def _bare_commits(folder: str) -> Callable[[], None]:
     """Commits a row of the journal's size by SQLite itself, with the journal's settings."""
     import sqlite3
 
-    from onix_nb.journal import store
+    from onix_nb.journal import schema
 
     connection = sqlite3.connect(os.path.join(folder, "bare.sqlite"), isolation_level=None, check_same_thread=False)
     for pragma in (
         "PRAGMA journal_mode = WAL",
-        *store.PRAGMAS,
-        *store.WRITER_PRAGMAS,
+        *schema.PRAGMAS,
+        *schema.WRITER_PRAGMAS,
         "PRAGMA wal_autocheckpoint = 1000",
     ):
         connection.execute(pragma)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from onix_nb.errors import JournalBusyError
-from onix_nb.journal import codec, store
+from onix_nb.journal import codec, owner, schema, store
 from onix_nb.journal.store import Event, Flow, Journal, Recorded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +93,7 @@ def record(
 def own(path: str, unlocked: bool = False) -> None:
     """Opens a journal when told, says whether it owns it, and holds it until it is told or killed."""
     if unlocked:
-        store.fcntl.lockf = lambda *_: None  # type: ignore[attr-defined]
+        owner.fcntl.lockf = lambda *_: None  # type: ignore[attr-defined]
     say("ready")
     sys.stdin.readline()
     try:
@@ -127,7 +127,7 @@ def hold(path: str) -> None:
 def trace(path: str, synchronous: str, seed: int, most: int = 60) -> None:
     """Two sessions under `disk.c`, with a note in its trace after each acknowledgement, from where it is given."""
     checkpoint_often()
-    store.WRITER_PRAGMAS = (*store.WRITER_PRAGMAS, f"PRAGMA synchronous = {synchronous}")  # type: ignore[misc]
+    schema.WRITER_PRAGMAS = (*schema.WRITER_PRAGMAS, f"PRAGMA synchronous = {synchronous}")  # type: ignore[misc]
     file = os.open(os.environ["DISK_TRACE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def heard(recorded: Recorded | None, error: BaseException | None) -> None:
@@ -145,17 +145,28 @@ def trace(path: str, synchronous: str, seed: int, most: int = 60) -> None:
         journal.close()
 
 
-def full_disk(path: str, error: int, forever: bool, first: int, last: int) -> None:
-    """For each n: the n-th write fails, then there is space again. See `test_disk`."""
+def acknowledge_anyway(self: Journal, batch: list[Any]) -> None:
+    """The control: who waits doesn't hear of errors."""
+    done = [job._replace(done=lambda result, error, tell=job.done: tell(result, None)) for job in batch]
+    commit(self, done)
+
+
+commit = Journal._commit
+
+
+def full_disk(path: str, error: int, forever: bool, numbers: list[int], blind: bool = False) -> None:
+    """For each n: the n-th write fails, then there is space again. See `full`."""
     import ctypes
 
     from . import full
 
     checkpoint_often()
+    if blind:
+        Journal._commit = acknowledge_anyway  # type: ignore[method-assign]
     disk = ctypes.CDLL(None)
-    for number in range(first, last):
-        full.session(Path(path) / f"{number}" / "j.sqlite", disk, number, error, forever)
-        say("survived", number)
+    for number in numbers:
+        failed = full.session(Path(path) / f"{number}" / "j.sqlite", disk, number, error, forever)
+        say("failed", failed)
 
 
 TASKS: dict[str, Callable[..., None]] = {task.__name__: task for task in (record, own, hold, trace, full_disk)}

@@ -205,13 +205,22 @@ def named_row(said: list[str]) -> list[str]:
 
 def flip_rows(whole: Image, rows: list[Cell], folder: Path, seed: int, flips: int) -> None:
     """Fails when a value is wrong, or a damaged row isn't named together with its file."""
-    data, dice = whole["j.sqlite"], random.Random(seed)
+    data, dice, unread = whole["j.sqlite"], random.Random(seed), 0
     for number in range(flips):
         cell = dice.choice(rows)
-        values, said = look(folder / f"{number}", {"j.sqlite": flipped(data, cell, dice)})
+        image = flipped(data, cell, dice)
+        values, said = look(folder / f"{number}", {"j.sqlite": image})
         assert all(expected(*place, value) for place, value in values.items()), number
         assert all(f"{number}/j.sqlite" in text for text in said)
-        assert cell.row in named_row(said), (number, cell, said)
+        if not said:
+            # In the header of each record is one bit that nobody reads: the type of the number that it hasn't.
+            assert len(values) == 3 * 61 + 2
+            unread += 1
+            continue
+        # When its number is what was flipped, it may be named by the new one.
+        names = {cell.row, row_at(image, cell.start, cell.row.split()[-1]).row}
+        assert names & {*named_row(said)}, (number, cell, said)
+    assert unread <= flips // 500
 
 
 def test_a_flipped_bit_in_a_row_is_noticed_and_the_row_is_named(whole: Image, rows: list[Cell], tmp_path: Path) -> None:

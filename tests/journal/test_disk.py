@@ -20,25 +20,38 @@ from onix_nb.journal.store import Journal, Reader
 
 from .child import KEY, Zygote, value_of
 
-# Writes, syncs and truncations of one session; each fails once.
-WRITES = 100
+FAILURES = {"full": (errno.ENOSPC, True), "one error": (errno.EIO, False), "broken": (errno.EIO, True)}
+# More than the writes, syncs and truncations of a session: first those of a new journal, then those of one that is there.
+WRITES = 240
 
 
-@pytest.mark.parametrize(
-    ("error", "forever"),
-    [(errno.ENOSPC, True), (errno.EIO, False), (errno.EIO, True)],
-    ids=["full", "one error", "broken"],
-)
+def failing(disk: Path, folder: Path, failure: str, numbers: list[int], blind: bool = False) -> tuple[list[int], str]:
+    """How many writes failed in each session, and how it ended."""
+    error, forever = FAILURES[failure]
+    env = {"LD_PRELOAD": str(disk), "DISK_FOLDER": str(folder)}
+    with Zygote(env) as zygote:
+        zygote.start("full_disk", path=str(folder), error=error, forever=forever, numbers=numbers, blind=blind)
+        *lines, end = zygote.rest()
+    return [int(line.split()[1]) for line in lines], end
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.deep)])
 def test_a_disk_that_fails_at_any_write_is_told_and_overcome(
-    disk: Path, tmp_path: Path, error: int, forever: bool
+    disk: Path, tmp_path: Path, failure: str, step: int
 ) -> None:
     """A typed error within 5 s, nothing acknowledged that is not there, and afterwards it goes on."""
-    env = {"LD_PRELOAD": str(disk), "DISK_FOLDER": str(tmp_path)}
-    with Zygote(env) as zygote:
-        zygote.start("full_disk", path=str(tmp_path), error=error, forever=forever, first=0, last=WRITES)
-        *lines, end = zygote.rest()
-    assert end == "ended 0", lines[-1:]
-    assert len(lines) == WRITES
+    numbers = [*range(0, WRITES, step), WRITES, WRITES + 1]
+    failed, end = failing(disk, tmp_path, failure, numbers)
+    assert end == "ended 0", failed
+    assert len(failed) == len(numbers)
+    assert all(failed[:5])
+    assert failed[-2:] == [0, 0], "there are no more writes"
+
+
+def test_a_store_that_is_blind_to_errors_is_caught(disk: Path, tmp_path: Path) -> None:
+    """Control: it acknowledges what is not there."""
+    assert failing(disk, tmp_path, "full", [60], blind=True)[1] == "ended 1"
 
 
 # A power cut

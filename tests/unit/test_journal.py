@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from onix_nb.errors import ExecutorError, JournalError, JournalValueError, JournalVersionError
-from onix_nb.journal import codec, store
+from onix_nb.journal import codec, schema, store
 from onix_nb.journal.store import Event, Flow, Journal, Reader
 
 KEY = bytes(range(32))
@@ -163,7 +163,7 @@ def test_a_reader_sees_what_is_committed_and_writes_nothing(journal: Journal, pa
         journal.record(flow, call(2))
         assert values(reader, reader.flows()[0]) == [{"day": 1}, 1, 2]
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            reader._connection.execute("DELETE FROM events")
+            reader.connection.execute("DELETE FROM events")
     assert (path.stat().st_mtime_ns, path.stat().st_size) == before
 
 
@@ -192,7 +192,7 @@ def test_only_the_user_can_use_the_files(journal: Journal, path: Path) -> None:
 
 def test_the_settings_are_those_that_keep_what_is_committed(journal: Journal) -> None:
     """Read back from SQLite."""
-    connection = journal._rows._connection
+    connection = journal._rows.connection
 
     def pragma(name: str) -> Any:
         return journal._ask(lambda: connection.execute(f"PRAGMA {name}").fetchone()[0])
@@ -202,19 +202,19 @@ def test_the_settings_are_those_that_keep_what_is_committed(journal: Journal) ->
     assert pragma("locking_mode") == "normal"
     assert pragma("mmap_size") == 0
     assert pragma("trusted_schema") == 0
-    assert pragma("application_id") == store.APPLICATION
-    assert pragma("user_version") == store.VERSION
+    assert pragma("application_id") == schema.APPLICATION
+    assert pragma("user_version") == schema.VERSION
 
 
 def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
     """The message says which versions."""
     Journal(path, KEY).close()
     with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA user_version = {store.VERSION + 1}")
+        connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
     connection.close()
     before = path.read_bytes()
     for opener in (Journal, Reader):
-        with pytest.raises(JournalVersionError, match=f"version {store.VERSION + 1}"):
+        with pytest.raises(JournalVersionError, match=f"version {schema.VERSION + 1}"):
             opener(path, KEY)
     assert path.read_bytes() == before
 
@@ -224,15 +224,16 @@ def test_an_older_schema_is_brought_up_to_date(path: Path, monkeypatch: pytest.M
     with Journal(path, KEY) as journal:
         journal.record(journal.begin("f", BEGIN), call(1))
     step = ("CREATE TABLE later (x)", "INSERT INTO later VALUES (7)")
-    monkeypatch.setattr(store, "MIGRATIONS", (*store.MIGRATIONS, step))
-    monkeypatch.setattr(store, "VERSION", store.VERSION + 1)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step))
+    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
     for _ in range(2):
         with Journal(path, KEY) as journal:
-            assert journal._ask(lambda j=journal: j._rows.version()) == store.VERSION
-            assert journal._ask(lambda j=journal: j._rows._select("later", "SELECT x FROM later")) == [(7,)]
+            assert journal._ask(lambda j=journal: j._rows.version()) == schema.VERSION
+            assert journal._ask(lambda j=journal: j._rows.select("later", "SELECT x FROM later")) == [(7,)]
             assert values(journal, journal.flows()[0]) == [{"day": 1}, 1]
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_cannot_use_it_and_leaves_it_alone(journal: Journal) -> None:
     """Neither by a call nor by its own end; the parent goes on."""
     flow = journal.begin("f", BEGIN)
@@ -245,7 +246,7 @@ def test_a_forked_child_cannot_use_it_and_leaves_it_alone(journal: Journal) -> N
             except ExecutorError:
                 refused += 1
         journal.close()
-        journal._rows._connection.close()
+        journal._rows.connection.close()
         os._exit(refused)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
     journal.record(flow, call("parent"))
