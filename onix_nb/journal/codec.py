@@ -225,7 +225,7 @@ def user_key() -> bytes:
     """
     try:
         path = _made_key(data_folder())
-    except OSError:
+    except (OSError, RuntimeError):
         # No home: the key lasts as long as the machine's temporary files.
         path = _temporary_key()
     return _read_key(path)
