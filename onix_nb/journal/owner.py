@@ -19,10 +19,13 @@ from .schema import failed
 
 def refuse_unsafe(path: Path, read_only: bool = False) -> None:
     """Raises unless the folder and each file in it that SQLite will open are safely ours."""
-    _refuse(path.parent, stat.S_ISDIR, "a folder", read_only)
-    for suffix in ("", "-wal", "-shm", ".lock"):
-        with contextlib.suppress(FileNotFoundError):
-            _refuse(path.with_name(path.name + suffix), stat.S_ISREG, "a file", read_only)
+    try:
+        _refuse(path.parent, stat.S_ISDIR, "a folder", read_only)
+        for suffix in ("", "-journal", "-wal", "-shm", ".lock"):
+            with contextlib.suppress(FileNotFoundError):
+                _refuse(path.with_name(path.name + suffix), stat.S_ISREG, "a file", read_only)
+    except OSError as error:
+        raise failed(path, error, "opened") from error
 
 
 def _refuse(path: Path, is_kind: Callable[[int], bool], kind: str, read_only: bool) -> None:
@@ -61,7 +64,8 @@ def inode(path: str | Path) -> tuple[int, int]:
 
 
 # Guards `_owned`, which says what this process owns: opening a lock file a second time, and closing
-# it, would give up the lock. Held while a lock is taken.
+# it, would give up the lock. Held while a lock is taken. The value is the process: a forked child has
+# what its parent owns in its copy, and owns nothing.
 _owning = threading.Lock()
 _owned: dict[tuple[int, int], int] = {}
 
@@ -82,8 +86,10 @@ class Owner:
 
     def release(self) -> None:
         """Gives the journal up. In a forked child it isn't ours to give."""
+        if os.getpid() != self._pid:
+            return
         with _owning:
-            if os.getpid() == self._pid and _owned.pop(self._inode, None) is not None:
+            if _owned.pop(self._inode, None) is not None:
                 os.close(self._file)
 
     def _make_folder(self, folder: Path) -> None:
@@ -98,7 +104,7 @@ class Owner:
 
     def _take(self, journal: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
-            if inode(self.path) in _owned:
+            if _owned.get(inode(self.path)) == self._pid:
                 raise JournalBusyError(f"the journal {journal} is open in this process.")
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -120,7 +126,7 @@ class Owner:
             if isinstance(error, OSError):
                 raise failed(self.path, error, "locked") from error
             raise
-        _owned[self._inode] = self._file
+        _owned[self._inode] = self._pid
 
     def _sign(self) -> None:
         """Says who owns the journal, for those who come too late."""

@@ -121,7 +121,7 @@ class Rows:
                 "Use the onix_nb that wrote it, or move the file away."
             )
         if version == 0:
-            raise JournalError(f"the journal {self.path} has nothing in it yet")
+            raise schema.empty(self.path)
         rows = self.select("row 1 of journal", "SELECT id, mac FROM journal")
         if len(rows) != 1 or rows[0][1] != codec.seal(self._key, "journal", rows[0][0]):
             raise JournalDamagedError(
@@ -152,7 +152,7 @@ class Rows:
 
     def flow(self, number: int) -> Flow:
         """The flow with this number."""
-        rows = self.select("flows", f"{_FLOWS} WHERE flow = ?", (number,))
+        rows = self.select(f"row {number} of flows", f"{_FLOWS} WHERE flow = ?", (number,))
         if not rows:
             raise self.damaged(f"row {number} of flows")
         return self._flow(rows[0])
@@ -178,12 +178,16 @@ class Rows:
         Raises:
             JournalDamagedError: An event is altered or missing; the message names the file and the row.
         """
+        flow = self.flow(flow.flow)
         found: list[Recorded] = []
         before = b""
         for row in self._each_event(flow.flow, found):
             recorded = self._recorded(row, before)
             if recorded.seq != len(found) or recorded.mac != codec.seal(self._key, *self.fields(recorded)):
                 raise self.damaged(row_name(flow.flow, len(found)))
+            if recorded.event.kind == "end" and len(found) >= flow.events:
+                # Put back: what is in the file was written together with this event.
+                raise self.damaged(f"row {flow.flow} of flows")
             found.append(recorded)
             before = recorded.mac
         if len(found) < max(flow.events, self._last_seq(flow.flow) + 1):
@@ -234,35 +238,55 @@ class Rows:
             JournalDamagedError: It isn't what was recorded; the message names the file and the row.
             JournalValueError: It can't be unpickled here.
         """
-        row = row_name(recorded.flow, recorded.seq)
-        payload = recorded.event.payload
-        if not recorded.small:
-            number = number_of(recorded.flow, recorded.seq)
-            rows = self.select(row, "SELECT payload FROM events WHERE event = ?", (number,))
-            payload = rows[0][0] if rows else b""
+        return self.decoded(recorded, self.payload(recorded))
+
+    def payload(self, recorded: Recorded) -> Any:
+        """The payload of an event, which nothing has proven yet."""
+        if recorded.small:
+            return recorded.event.payload
+        sql = "SELECT payload FROM events WHERE event = ?"
+        number = number_of(recorded.flow, recorded.seq)
+        rows = self.select(row_name(recorded.flow, recorded.seq), sql, (number,))
+        return rows[0][0] if rows else b""
+
+    def decoded(self, recorded: Recorded, payload: Any) -> Any:
+        """The value of `payload`, if it is that of the event; needs no connection."""
         try:
             return codec.decode(self._key, recorded.mac, self.fields(recorded), payload)
         except (JournalDamagedError, TypeError) as error:
-            raise self.damaged(row) from error
+            raise self.damaged(row_name(recorded.flow, recorded.seq)) from error
 
     def _prove_no_strays(self) -> None:
         """An event whose flow number was damaged belongs to another flow or to none; its own would just be shorter."""
         known = {number for (number,) in self.select("flows", "SELECT flow FROM flows")}
         sql = "SELECT event FROM events WHERE event >= ? ORDER BY event LIMIT 1"
-        start = -(2**63)
+        start, expected = -(2**63), 0
         while rows := self.select("events", sql, (start,)):
             flow, seq = rows[0][0] >> 32, rows[0][0] & 0xFFFFFFFF
             if flow not in known or seq != 0:
                 raise self.damaged(row_name(flow, seq))
             start = number_of(flow + 1)
+            expected += self._last_seq(flow) + 1
+        if expected != self.select("events", "SELECT count(*) FROM events")[0][0]:
+            self._refuse_gap()
+
+    def _refuse_gap(self) -> None:
+        sql = (
+            "SELECT event FROM events AS one WHERE event & 0xFFFFFFFF AND NOT EXISTS"
+            " (SELECT 1 FROM events WHERE event = one.event - 1) ORDER BY event LIMIT 1"
+        )
+        for (number,) in self.select("events", sql):
+            raise self.damaged(row_name(number >> 32, number & 0xFFFFFFFF))
 
     def select(self, what: str, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """The rows of a query; an error says of `what` it is."""
         try:
             return self.connection.execute(sql, parameters).fetchall()
-        except sqlite3.OperationalError as error:
-            raise schema.failed(self.path, error, "read") from error
         except sqlite3.DatabaseError as error:
+            # To Python a table that is missing is operational, too.
+            missing = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+            if isinstance(error, sqlite3.OperationalError) and not missing:
+                raise schema.failed(self.path, error, "read") from error
             raise self.damaged(what, error) from error
 
     def damaged(self, row: str, error: BaseException | None = None) -> JournalDamagedError:
@@ -270,7 +294,7 @@ class Rows:
         why = "" if error is None else f" ({error})"
         return JournalDamagedError(
             f"the journal {self.path}: {row} is not what was written{why}. Nothing of it was used. "
-            "Start the flow with fresh=True, or move the file away."
+            + ("Start the flow with fresh=True, or move the file away." if "events" in row else "Move the file away.")
         )
 
 
@@ -296,6 +320,9 @@ class Reader(Rows):
         path = Path(os.path.abspath(path))
         if not os.path.lexists(path):
             raise JournalError(f"there is no journal {path}")
+        # A rollback journal is there only while the first kernel makes the file, or if it died before it had.
+        if os.path.lexists(f"{path}-journal"):
+            raise schema.empty(path)
         refuse_unsafe(path, read_only=True)
         super().__init__(path, codec.user_key() if key is None else key, schema.connect(path, "ro", schema.PRAGMAS))
         try:
@@ -303,6 +330,14 @@ class Reader(Rows):
         except BaseException:
             self.close()
             raise
+
+    def events(self, flow: Flow) -> list[Recorded]:
+        """As `Rows.events`, of one moment while another kernel writes."""
+        self.select("header", "BEGIN")
+        try:
+            return super().events(flow)
+        finally:
+            self.connection.rollback()
 
     def close(self) -> None:
         """No more is read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import sqlite3
@@ -62,13 +63,18 @@ BUSY_SECONDS: Final = 3.0
 def connect(path: Path, mode: str, pragmas: tuple[str, ...]) -> sqlite3.Connection:
     """A connection; transactions are begun and committed by hand."""
     uri = f"file:{urllib.parse.quote(os.fsencode(path))}?mode={mode}"
-    try:
-        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        connection.text_factory = _text
-        for pragma in pragmas:
-            connection.execute(pragma)
-    except sqlite3.Error as error:
-        raise failed(path, error, "opened") from error
+    with contextlib.ExitStack() as undo:
+        try:
+            connection = sqlite3.connect(
+                uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            undo.callback(connection.close)
+            connection.text_factory = _text
+            for pragma in pragmas:
+                connection.execute(pragma)
+        except sqlite3.Error as error:
+            raise failed(path, error, "opened") from error
+        undo.pop_all()
     return connection
 
 
@@ -105,3 +111,8 @@ def failed(path: Path, error: BaseException, what: str = "written") -> JournalEr
     ):
         return JournalDamagedError(f"the journal {path} is no database, or damaged ({error}). Move it away.")
     return JournalWriteError(f"the journal {path} could not be {what}: {error}.")
+
+
+def empty(path: Path) -> JournalError:
+    """The error for a file of which nothing was made yet."""
+    return JournalError(f"the journal {path} has nothing in it yet")

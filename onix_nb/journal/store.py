@@ -8,18 +8,19 @@ checkpoint: SQLite before 3.51.3 can damage a journal when two connections do.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import sqlite3
 import threading
 import time
 from _thread import allocate_lock
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeVar, cast
 
-from ..errors import ExecutorError, JournalError, JournalWriteError
+from ..errors import ExecutorError, JournalDamagedError, JournalError, JournalWriteError
 from . import codec, schema
 from .owner import Owner, create, inode, refuse_unsafe
 from .rows import SMALL_PAYLOAD, Event, Flow, Reader, Recorded, Rows, number_of, span_of
@@ -34,6 +35,8 @@ CHECKPOINT_BYTES = 4 << 20
 _FRAMES: Final = 8192
 # SQLite's own limit on a value is 1,000,000,000 bytes.
 LARGEST_PAYLOAD: Final = 900_000_000
+# SQLite's largest integer.
+_MOST_ATTEMPTS: Final = 2**63 - 1
 
 # Where tests kill, in this order. `at` does nothing in use.
 POINTS: Final = ("submitted", "taken", "begun", "inserted", "committed", "checked", "acknowledged")
@@ -44,10 +47,11 @@ def at(point: str) -> None:
 
 
 class _Job(NamedTuple):
-    """Work for the writer's thread, and who hears of its end, after the commit."""
+    """Work for the writer's thread, and who hears of its end, after the commit, if it writes."""
 
     work: Callable[[], Any]
     done: Callable[[Any, BaseException | None], None]
+    writes: bool = True
 
 
 class Journal:
@@ -80,7 +84,7 @@ class Journal:
         self._logged = 0  # bytes, about, since the last checkpoint
         # Of each flow that was written to: the place of the next event, and the seal of the last.
         self._heads: dict[int, tuple[int, bytes]] = {}
-        # The flows that this kernel runs.
+        # The flows that this kernel began or resumed and has not ended.
         self._running: set[int] = set()
         with contextlib.ExitStack() as undo:
             self._owner = Owner(self.path)
@@ -94,26 +98,26 @@ class Journal:
 
     def flows(self) -> list[Flow]:
         """All flows, the first to begin first."""
-        return self._ask(lambda: self._now().flows())
+        return self._ask(lambda: self._now().flows(), writes=False)
 
     def find(self, flow_id: str) -> Flow | None:
         """The last generation of the flow with this id."""
         _refuse_id(flow_id)
-        return self._ask(lambda: self._find(flow_id))
+        return self._ask(lambda: self._find(flow_id), writes=False)
 
     def sizes(self) -> dict[int, tuple[int, int]]:
         """How much is recorded of each flow; see `Reader.sizes`."""
-        return self._ask(lambda: self._now().sizes())
+        return self._ask(lambda: self._now().sizes(), writes=False)
 
     def events(self, flow: Flow) -> list[Recorded]:
         """What happened in `flow`, in order; see `Reader.events`."""
-        return self._ask(lambda: self._now().events(flow))
+        return self._ask(lambda: self._now().events(flow), writes=False)
 
     def value(self, recorded: Recorded) -> Any:
         """The value of an event's payload; see `Reader.value`. Unpickled on the caller's thread."""
-        if recorded.small:
-            return self._rows.value(recorded)
-        return self._ask(lambda: self._now().value(recorded))
+        small = recorded.small
+        payload = recorded.event.payload if small else self._ask(lambda: self._now().payload(recorded), writes=False)
+        return self._rows.decoded(recorded, payload)
 
     def begin(self, flow_id: str, event: Event) -> Flow:
         """Begins a new generation of the flow with this id, and records `event` as its first."""
@@ -122,7 +126,7 @@ class Journal:
 
     def resume(self, flow: Flow) -> Flow:
         """Notes that this kernel runs `flow` again."""
-        return self._ask(lambda: self._rewrite(flow.flow, "running", None, 1))
+        return self._ask(lambda: self._resume(flow.flow))
 
     def record(self, flow: Flow, event: Event) -> Recorded:
         """Records an event of `flow`. Blocks until it is on the disk.
@@ -147,8 +151,10 @@ class Journal:
 
     def close(self) -> None:
         """Commits what was submitted, and gives the journal up. Closing again does nothing."""
+        if self._forked():
+            return
         with self._closing:
-            if self._closed or self._forked():
+            if self._closed:
                 return
             self._closed = True
             self._jobs.put(_Job(self._leave, lambda result, error: None))
@@ -163,7 +169,7 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _ask(self, work: Callable[[], T]) -> T:
+    def _ask(self, work: Callable[[], T], *, writes: bool = True) -> T:
         """The result of `work`, which runs on the writer's thread, once it is committed."""
         ended = allocate_lock()
         ended.acquire()
@@ -173,7 +179,7 @@ class Journal:
             answer[:] = result, error
             ended.release()
 
-        self._send(_Job(work, done))
+        self._send(_Job(work, done, writes))
         ended.acquire()
         result, error = answer
         if error is not None:
@@ -205,17 +211,27 @@ class Journal:
                     batch.append(job)
                     job = self._jobs.get_nowait()
                 going = False
-            if batch:
-                self._commit(batch)
-            del job, batch
+            del job  # what it holds is not kept until the next one
+            self._work(batch)
+            del batch
         with contextlib.suppress(sqlite3.Error):
             self._rows.connection.close()
         self._owner.release()
 
+    def _work(self, batch: list[_Job]) -> None:
+        writing = [job for job in batch if job.writes]
+        if writing:
+            self._commit(writing)
+        # By themselves: after a row that SQLite can't read a commit would fail, too.
+        for job in batch:
+            if not job.writes:
+                self._look(job)
+
     def _commit(self, batch: list[_Job]) -> None:
-        at("taken")
-        answers: list[tuple[Any, BaseException | None]]
+        answers: list[tuple[Any, BaseException | None]] = [(None, None)] * len(batch)
+        running = set(self._running)
         try:
+            at("taken")
             connection = self._now().connection
             connection.execute("BEGIN IMMEDIATE")
             at("begun")
@@ -227,13 +243,27 @@ class Journal:
             at("checked")
         except BaseException as error:
             failure = self._undo(error)
-            answers = [(None, failure)] * len(batch)
+            answers = [(None, failed or failure) for _, failed in answers]
+            self._running = running
         for job, (result, failed) in zip(batch, answers, strict=True):
             with contextlib.suppress(Exception):
                 job.done(result, failed)
         at("acknowledged")
         if not self._broken:
             self._checkpoint()
+
+    def _look(self, job: _Job) -> None:
+        result: Any = None
+        failed: BaseException | None = None
+        try:
+            result = job.work()
+            self._prove_in_place()
+        except JournalDamagedError as error:
+            failed = error
+        except BaseException as error:
+            failed = self._undo(error)
+        with contextlib.suppress(Exception):
+            job.done(None if failed else result, failed)
 
     def _checkpoint(self) -> None:
         """When the log has become long: moves its content into the database, and begins it anew.
@@ -292,8 +322,10 @@ class Journal:
         connection = schema.connect(self.path, "rw", schema.PRAGMAS)
         rows = Rows(self.path, self._key, connection)
         try:
-            if (version := rows.version()) <= schema.VERSION:
-                schema.migrate(self.path, connection, version, self._key)
+            version = rows.version()
+            if version:
+                rows.prove()  # before anything is changed
+            schema.migrate(self.path, connection, version, self._key)
             rows.prove()
             rows.flows()
             paths = (f"{self.path}", f"{self.path}-wal", f"{self._owner.path}")
@@ -336,24 +368,29 @@ class Journal:
         return flow
 
     def _finish(self, number: int, event: Event) -> Flow:
+        flow = self._now().flow(number)
         self._append(number, event)
-        flow = self._rewrite(number, event.status, event.finished or time.time(), None)
         self._running.discard(number)
-        return flow
+        return self._rewrite(flow._replace(status=event.status, finished=event.finished or time.time(), kernels=0))
+
+    def _resume(self, number: int) -> Flow:
+        flow = self._now().flow(number)
+        kernels = flow.kernels + (number not in self._running)  # in the same kernel it is counted once
+        self._running.add(number)
+        return self._rewrite(flow._replace(status="running", finished=None, kernels=kernels))
 
     def _leave(self) -> None:
         """This kernel ends in good order: what it runs was not what killed it."""
         for number in self._running:
-            self._rewrite(number, None, None, -1)
+            with contextlib.suppress(JournalDamagedError):
+                flow = self._now().flow(number)
+                if flow.status == "running":
+                    self._rewrite(flow._replace(kernels=max(0, flow.kernels - 1)))
 
-    def _rewrite(self, number: int, status: str | None, finished: float | None, kernels: int | None) -> Flow:
-        """Changes a flow's row: `kernels` is added; None makes it 0."""
-        flow = self._now().flow(number)._replace(finished=finished, events=self._head(number)[0])
-        flow = flow._replace(kernels=0 if kernels is None else max(0, flow.kernels + kernels))
-        flow = flow if status is None else flow._replace(status=status)
+    def _rewrite(self, flow: Flow) -> Flow:
+        """Changes a flow's row, which then vouches for all events that there are."""
+        flow = flow._replace(events=self._head(flow.flow)[0])
         self._put(flow)
-        if status == "running":
-            self._running.add(number)
         return flow
 
     def _put(self, flow: Flow) -> None:
@@ -385,12 +422,17 @@ class Journal:
 
 
 def _written(event: Event) -> Event:
-    """The event with texts that SQLite can keep; they are only shown."""
+    """The event as SQLite gives it back: texts that it can keep, which are only shown, and plain numbers."""
     if len(event.payload) > LARGEST_PAYLOAD:
         raise JournalWriteError(f"{event.name}: a value of {len(event.payload):,} bytes is too large for a journal.")
     texts = {name: text for name, text in event._asdict().items() if isinstance(text, str) and not text.isascii()}
-    shown = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in texts.items()}
-    return event._replace(**cast(Mapping[str, Any], shown)) if texts else event
+    shown: dict[str, Any] = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in texts.items()}
+    started, finished = float(event.started), float(event.finished)
+    if not (math.isfinite(started) and math.isfinite(finished)):
+        raise ValueError(f"{event.name}: {started} and {finished} are no times")
+    return event._replace(
+        **shown, started=started, finished=finished, attempts=min(int(event.attempts), _MOST_ATTEMPTS)
+    )
 
 
 def _refuse_id(flow_id: str) -> None:
