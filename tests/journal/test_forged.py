@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from onix_nb.errors import JournalDamagedError, JournalError, JournalRefusedError
+from onix_nb.errors import JournalDamagedError, JournalRefusedError
 from onix_nb.journal import codec, store
 from onix_nb.journal.store import Event, Journal, Reader
 
@@ -266,89 +266,6 @@ def test_an_older_copy_of_the_whole_file_is_not_noticed(written: Path, tmp_path:
         journal.record(journal.flows()[0], call(0, 3))
     shutil.copy(older, written)
     assert read_all(written) == []
-
-
-# What is no journal
-
-
-def make_folder(path: Path) -> None:
-    path.mkdir(mode=0o700)
-
-
-def make_text(path: Path) -> None:
-    path.write_text("dear diary, " * 100)
-    path.chmod(0o600)
-
-
-def make_database(path: Path) -> None:
-    change(path, "CREATE TABLE mine (x)")
-    path.chmod(0o600)
-
-
-def make_read_only(path: Path) -> None:
-    write(path)
-    path.chmod(0o400)
-
-
-@pytest.mark.parametrize("make", [make_folder, make_text, make_database, make_read_only])
-def test_what_is_no_journal_is_refused_and_left_alone(path: Path, make: Callable[[Path], None]) -> None:
-    """A folder, a text, a database of others, a file that is read-only."""
-    path.parent.mkdir(mode=0o700)
-    make(path)
-    before = None if path.is_dir() else path.read_bytes()
-    with pytest.raises(JournalError, match=str(path)):
-        Journal(path, KEY)
-    assert before is None or path.read_bytes() == before
-    if make is make_read_only:
-        assert read_all_as_reader(path) == 13
-
-
-def read_all_as_reader(path: Path) -> int:
-    with Reader(path, KEY) as reader:
-        return sum(len(reader.events(flow)) for flow in reader.flows())
-
-
-@pytest.fixture
-def nobody() -> Callable[[Callable[[], None]], str]:
-    """Runs something in a process that no root is, for which "read-only" means it; what it raised."""
-
-    def run(work: Callable[[], None]) -> str:
-        out, into = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            said = "nothing"
-            try:
-                if os.geteuid() == 0:
-                    os.setgroups([])
-                    os.setgid(65534)
-                    os.setuid(65534)
-                work()
-            except BaseException as error:
-                said = f"{type(error).__name__}: {error}"
-            os.write(into, said.encode())
-            os._exit(0)
-        os.close(into)
-        with open(out, "rb") as stream:
-            said = stream.read().decode()
-        os.waitpid(pid, 0)
-        return said
-
-    return run
-
-
-def test_a_read_only_working_directory_is_told(
-    tmp_path: Path, nobody: Callable[[Callable[[], None]], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a typed error that names the folder."""
-    tmp_path.chmod(0o555)
-    for parent in tmp_path.parents:
-        if parent.owner() == tmp_path.owner() and parent != Path("/") and not parent.stat().st_mode & 1:
-            parent.chmod(parent.stat().st_mode | 0o111)
-    monkeypatch.chdir(tmp_path)
-    said = nobody(lambda: Journal(tmp_path / ".onix" / "j.sqlite", KEY).close())
-    tmp_path.chmod(0o755)
-    assert said.startswith("JournalWriteError: "), said
-    assert str(tmp_path / ".onix") in said
 
 
 def test_the_limits_are_those_of_the_store() -> None:
