@@ -598,6 +598,29 @@ def test_an_interrupt_ends_the_waiting_and_not_the_recording(journal: Journal, p
     assert read(path)["f", 1] == [{"a": 1}, 1, 2]
 
 
+def test_the_log_has_room_for_what_comes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits don't make it grow, neither before the first checkpoint nor after it."""
+    log = path.with_name(path.name + "-wal")
+    monkeypatch.setattr(store, "CHECKPOINT_BYTES", 1 << 18)
+    with Journal(path, KEY) as journal:
+        flow = journal.begin("f", BEGIN)
+        sizes, written = set(), path.stat().st_size
+        for n in range(300):
+            journal.record(flow, call(n))
+            journal.flows()  # the checkpoint is over that may follow a commit
+            sizes.add(log.stat().st_size)
+        assert path.stat().st_size > written, "no checkpoint"
+        assert max(sizes) < 2 << 18
+        assert len(sizes) < 10
+    monkeypatch.setattr(store, "_make_room", lambda log: None)  # the control
+    with Journal(path, KEY) as journal:
+        sizes = set()
+        for n in range(20):
+            journal.record(flow, call(n))
+            sizes.add(log.stat().st_size)
+        assert len(sizes) == 20
+
+
 def test_closing_commits_what_was_submitted(path: Path) -> None:
     journal = Journal(path, KEY)
     flow = journal.begin("f", BEGIN)
