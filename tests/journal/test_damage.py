@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import queue
 import random
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from onix_nb.errors import JournalDamagedError, JournalError
-from onix_nb.journal import codec
+from onix_nb.journal import codec, store
 from onix_nb.journal.store import Event, Journal, Reader
 
 from .child import BEGIN, KEY, Zygote, call, value_of
@@ -226,6 +228,56 @@ def flip_rows(whole: Image, rows: list[Cell], folder: Path, seed: int, flips: in
 def test_a_flipped_bit_in_a_row_is_noticed_and_the_row_is_named(whole: Image, rows: list[Cell], tmp_path: Path) -> None:
     """600 of them: no wrong value, and each error names the file and the row."""
     flip_rows(whole, rows, tmp_path, 4, 600)
+
+
+def reading_while_recording(journal: Journal, patch: pytest.MonkeyPatch) -> list[BaseException | None]:
+    """The errors of two records of the third flow and a reading of the first; the last two come together."""
+    flows = journal.flows()
+    at_first, go = threading.Event(), threading.Event()
+    told: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def at(point: str) -> None:
+        if point == "taken" and not at_first.is_set():
+            at_first.set()
+            assert go.wait(30)
+
+    def read() -> None:
+        try:
+            [journal.value(one) for one in journal.events(flows[0])]
+        except JournalError as error:
+            told.put(error)
+        else:
+            told.put(None)
+
+    patch.setattr(store, "at", at)
+    journal.submit(flows[2], call(2, 60), lambda _, error: told.put(error))
+    assert at_first.wait(30)
+    reading = threading.Thread(target=read)
+    reading.start()
+    journal.submit(flows[2], call(2, 61), lambda _, error: told.put(error))
+    go.set()
+    reading.join(30)
+    return [told.get(timeout=30) for _ in range(3)]
+
+
+def test_reading_a_damaged_flow_fails_nobody_else(
+    whole: Image, rows: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who records at that moment is told that it is recorded."""
+    dice, seen = random.Random(6), 0
+    mine = [cell for cell in rows if cell.row.startswith("row (1,")]
+    for turn in range(100):
+        folder = tmp_path / f"{turn}"
+        folder.mkdir(mode=0o700)
+        image = flipped(whole["j.sqlite"], dice.choice(mine), dice)
+        with open(os.open(folder / "j.sqlite", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+            file.write(image)
+        with Journal(folder / "j.sqlite", KEY) as journal:
+            errors = [error for error in reading_while_recording(journal, monkeypatch) if error is not None]
+        assert len(errors) <= 1, (turn, errors)
+        assert all(isinstance(error, JournalDamagedError) and "of events" in str(error) for error in errors)
+        seen += len(errors)
+    assert seen > 50
 
 
 @pytest.mark.deep

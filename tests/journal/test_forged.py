@@ -8,11 +8,13 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from onix_nb.errors import JournalDamagedError, JournalRefusedError
 from onix_nb.journal import codec, store
+from onix_nb.journal.rows import Rows
 from onix_nb.journal.store import Event, Journal, Reader
 
 from .child import BEGIN, KEY, call, value_of
@@ -109,6 +111,7 @@ EDITS: dict[str, tuple[str, ...]] = {
     "edited payload and digest": (
         f"UPDATE events SET payload = x'{EVIL.hex()}', digest = x'{codec.digest(EVIL).hex()}' WHERE {row(1, 2)}",
     ),
+    "edited large payload": (f"UPDATE events SET payload = x'{(EVIL + bytes(50_000)).hex()}' WHERE {row(1, 2)}",),
     "edited status": (f"UPDATE events SET status = 'failed' WHERE {row(1, 2)}",),
     "swapped payloads": swap("events", "payload", row(1, 1), row(1, 2)),
     "swapped rows": (
@@ -256,6 +259,139 @@ def test_without_its_seal_a_forged_row_would_be_unpickled(
         assert reader.value(reader.events(reader.flows()[0])[2]) == ("evil", 1)
     assert EVIL[2:] in unpickled
     assert seal(KEY, 1) != bytes(32)
+
+
+def without_chain(patch: pytest.MonkeyPatch) -> None:
+    """The variant whose rows don't vouch for those before them."""
+    fields = Rows.fields
+    patch.setattr(Rows, "fields", lambda self, recorded: fields(self, recorded._replace(before=b"")))
+
+
+def put_older_row_back(path: Path) -> JournalDamagedError | None:
+    """The file is put back to before a row, others are recorded in its place, and then the first one returns."""
+    with Journal(path, KEY) as journal:
+        flow = journal.begin("f", BEGIN)
+        journal.record(flow, call(0, 0))
+    before = path.with_name("before")
+    shutil.copy(path, before)
+    with Journal(path, KEY) as journal:
+        journal.record(flow, call(0, 9))
+    older = path.with_name("older")
+    shutil.copy(path, older)
+    before.replace(path)
+    with Journal(path, KEY) as journal:
+        for place in range(1, 4):
+            journal.record(flow, call(0, place))
+    change(
+        path,
+        f"ATTACH '{older}' AS older",
+        f"DELETE FROM events WHERE {row(1, 2)}",
+        f"INSERT INTO events SELECT * FROM older.events WHERE {row(1, 2)}",
+    )
+    with Reader(path, KEY) as reader:
+        try:
+            [reader.value(one) for one in reader.events(reader.flows()[0])]
+        except JournalDamagedError as error:
+            return error
+    return None
+
+
+def test_an_older_row_put_back_breaks_the_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unpickled: list[bytes]
+) -> None:
+    """Though the user's own key sealed it, in this file and for this place."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    error = put_older_row_back(tmp_path / "one" / ".onix" / "j.sqlite")
+    assert "row (1, 3) of events" in str(error)
+    assert unpickled == []
+    without_chain(monkeypatch)  # the control
+    assert put_older_row_back(tmp_path / "two" / ".onix" / "j.sqlite") is None
+
+
+def test_an_older_status_put_back_is_noticed(path: Path) -> None:
+    """The row of a flow that ran, when it has ended since."""
+
+    def flow_row() -> tuple[Any, ...]:
+        plain = sqlite3.connect(path)
+        found: tuple[Any, ...] = plain.execute("SELECT * FROM flows").fetchone()
+        plain.close()
+        return found
+
+    with Journal(path, KEY) as journal:
+        flow = journal.begin("f", BEGIN)
+        older = flow_row()
+        journal.record(flow, call(0, 0))
+        journal.finish(flow, Event("end", status="succeeded", payload=codec.encode(("outcome", 1))))
+        newer = flow_row()
+    for put_back, count in ((newer, 0), (older, 2)):
+        plain = sqlite3.connect(path)
+        with plain:
+            plain.execute(f"INSERT OR REPLACE INTO flows VALUES ({', '.join('?' * len(put_back))})", put_back)
+        plain.close()
+        said = read_all(path)
+        assert len(said) == count
+        assert all("row 1 of flows" in text for text in said)
+
+
+def test_rows_that_move_up_for_one_that_is_left_out_are_noticed(written: Path, unpickled: list[bytes]) -> None:
+    """Also when the flow's row is told that they are fewer."""
+    change(
+        written,
+        f"DELETE FROM events WHERE {row(3, 1)}",
+        *(f"UPDATE events SET event = event - 1 WHERE {row(3, place)}" for place in (2, 3, 4)),
+    )
+    assert all("row (3, 1) of events" in text for text in read_all(written))
+    change(written, "UPDATE flows SET events = 4 WHERE flow = 3")
+    with pytest.raises(JournalDamagedError, match="row 3 of flows"):
+        Reader(written, KEY).flows()
+
+
+@pytest.mark.parametrize("other", [0, 2, 3, 9, 2**30])
+def test_an_event_that_changed_flows_is_missed_by_its_own(
+    path: Path, monkeypatch: pytest.MonkeyPatch, other: int
+) -> None:
+    """The last one of a flow that goes on: what is left of it is a prefix."""
+    with Journal(path, KEY) as journal:
+        for flow_id in ("f", "g", "h"):
+            flow = journal.begin(flow_id, BEGIN)
+            for place in range(4 if flow_id == "f" else 2):
+                journal.record(flow, call(flow.flow - 1, place))
+        journal._running.clear()  # as if it were killed
+    change(path, f"UPDATE events SET event = {number(other, 4)} WHERE {row(1, 4)}")
+    for opener in (Journal, Reader):
+        with (
+            opener(path, KEY) as journal,
+            pytest.raises(JournalDamagedError, match=rf"row \({other}, 4\) of events"),
+        ):
+            journal.events(journal.flows()[0])
+    monkeypatch.setattr(Rows, "_prove_no_strays", lambda self: None)  # the control
+    with Reader(path, KEY) as reader:
+        assert len(reader.events(reader.flows()[0])) == 4
+
+
+def test_a_damaged_flow_is_begun_anew_beside_it(written: Path) -> None:
+    """Nothing of it is overwritten, and others are read."""
+    change(written, *EDITS["edited payload and digest"])
+    with Journal(written, KEY) as journal:
+        flow = journal.begin("f", BEGIN)
+        assert flow.generation == 3
+        journal.record(flow, call(3, 0))
+        assert [journal.value(one) for one in journal.events(flow)] == [("arguments", 1), value_of(3, 0)]
+    assert all("row (1, 2) of events" in text for text in read_all(written))
+
+
+def test_a_key_that_is_a_link_opens_nothing(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unpickled: list[bytes]
+) -> None:
+    """Someone has made a key that he knows the user's, and a journal that it seals."""
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    write(path, codec.user_key())
+    linked(tmp_path / "data" / "onix_nb" / "journal.key")
+    for opener in (Journal, Reader):
+        with pytest.raises(JournalRefusedError, match="is a symbolic link"):
+            opener(path)
+    assert unpickled == []
 
 
 def test_an_older_copy_of_the_whole_file_is_not_noticed(written: Path, tmp_path: Path) -> None:
