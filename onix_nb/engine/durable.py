@@ -10,6 +10,7 @@ import datetime
 import inspect
 import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -28,12 +29,16 @@ from .session import MOST_TOLD, Session, and_more, before_exit
 # A flow that was running when its kernel died so many times is taken for what kills it.
 MOST_DEATHS: Final = 5
 
-# Guards `_journals` and `_running`, and that a flow id is started by one thread at a time. It is reentrant, because a
-# finalizer may start a flow, too. Held while the journal is opened and read. All three survive a reload.
+# Guards `_journals`, `_running` and `_recordings`, and that a flow id is started by one thread at a time. It is
+# reentrant, because a finalizer may start a flow, too. Held while the journal is opened and read. All survive a reload.
 _starting: threading.RLock = globals().get("_starting", threading.RLock())
 _journals: dict[str, Journal] = globals().get("_journals", {})
 # The flows that run, by the journal's file and their id.
 _running: dict[tuple[str, str], tuple[Future[Any], Recording]] = globals().get("_running", {})
+# The last recording of each flow, while it runs and as long as something goes on that it has left running.
+_recordings: weakref.WeakValueDictionary[tuple[str, str], Recording] = globals().get(
+    "_recordings", weakref.WeakValueDictionary()
+)
 
 
 def journal_file() -> str:
@@ -95,6 +100,9 @@ def start_durable(
     with _starting:
         if key in _running and not _running[key][0].done():
             return _running[key][0]
+        before = _recordings.get(key)
+        if before is not None:  # what it has left running runs again, and is recorded by the next one
+            before.close()
         recording, end = _taken_up(_opened(key[0]), key[1], definition, run, session)
         outcome = None if end is None else recording.outcome(end)
         if outcome is not None:
@@ -104,6 +112,7 @@ def start_durable(
                 ".options(fresh=True) runs it anew"
             )
             return replay(Call(recording, b"", b"", outcome))
+        _recordings[key] = recording
         future = begin(Place(recording, Path()), recording)
         _running[key] = future, recording
 
@@ -207,7 +216,7 @@ _told: bool = globals().get("_told", False)
 def close_journals() -> None:
     """The process ends: what runs is neither failed nor cancelled, and goes on when it is started again."""
     with _starting:
-        for _, recording in _running.values():
+        for recording in list(_recordings.values()):
             recording.close()
         for journal in _journals.values():
             journal.close()

@@ -139,6 +139,9 @@ class Recording:
 
     def submit(self, event: Event, done: Callable[[JournalError | None], None]) -> None:
         """As `keep`, for an event loop's thread: `done` is called on it."""
+        if self._closed:
+            done(None)
+            return
         loop = self._session.loop()
 
         def told(_: object, error: BaseException | None) -> None:

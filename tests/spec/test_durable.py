@@ -170,6 +170,43 @@ class TestEnded:
         assert "ended on" in lines[0]
         assert lines[1:] == ["{'got': 4} True"]
 
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_what_a_failed_flow_has_left_running_is_recorded_once(self, live: Lives, when: str) -> None:
+        """By the flow that has left it, unless that was started again before; then by the next one."""
+        source = """
+import threading, types
+from onix_nb.engine import durable
+warnings.simplefilter("ignore")
+state = types.ModuleType("state")  # what is in a module is no code of the flow
+state.gates, state.left, state.begun = [threading.Event(), threading.Event()], [], threading.Semaphore(0)
+state.ran = ran
+
+@onix.action
+def slow():
+    gate = state.gates[len(state.ran)]
+    state.ran.append("slow")
+    state.begun.release()
+    assert gate.wait(30)
+
+@onix.flow(durable=True)
+def whole():
+    state.left.append(slow.start())
+    if len(state.left) == 1:
+        assert state.begun.acquire(timeout=30)
+        raise ZeroDivisionError
+    state.left[1].result()
+
+try:
+    whole()
+except ZeroDivisionError:
+    pass
+"""
+        ends = "state.gates[0].set(); state.left[0].result()\n"
+        again = "state.gates[1].set(); whole()\n"
+        then = ends + again if when == "before" else again + ends
+        ran = ["slow"] if when == "before" else ["slow", "slow"]
+        assert live(source + then + "print([one.calls for one in durable.held()])") == ["[1]", " ".join(ran)]
+
     def test_fresh_starts_anew(self, live: Lives) -> None:
         """Everything runs again, and is what the next one finds."""
         source = "@onix.flow(durable=True)\ndef flow():\n    return add(x=4)\n"
