@@ -227,7 +227,7 @@ class _Rows:
         """All flows, the first to begin first."""
         found: list[Flow] = []
         sql = f"SELECT {', '.join(Flow._fields)}, mac FROM flows ORDER BY flow"
-        for row in self._each(lambda: f"row {len(found) + 1} of flows", sql):
+        for row in self._each(lambda n: f"row {n + 1} of flows", sql):
             found.append(self._flow(row))
         return found
 
@@ -253,7 +253,7 @@ class _Rows:
         flow = self.flow(flow.flow)
         found: list[Recorded] = []
         before = b""
-        for row in self._each(lambda: _row(flow.flow, len(found)), _EVENTS_SQL, (flow.flow,)):
+        for row in self._each(lambda n: _row(flow.flow, n), _EVENTS_SQL, (flow.flow,)):
             recorded = self._recorded(row, before)
             if recorded.seq != len(found) or recorded.mac != codec.seal(self._key, *self._fields(recorded)):
                 raise self._damaged(_row(flow.flow, len(found)))
@@ -307,7 +307,9 @@ class _Rows:
         """
         known = {number for (number,) in self._select("flows", "SELECT flow FROM flows")}
         expected: list[Any] = [0, -1]
-        for place in self._each(lambda: _row(*expected), "SELECT flow, seq FROM events ORDER BY flow, seq"):
+        for place in self._each(
+            lambda n: f"a row after {_row(*expected)}", "SELECT flow, seq FROM events ORDER BY flow, seq"
+        ):
             if place == tuple(expected):
                 expected[1] += 1
             elif place[0] in known and place[0] > expected[0] and place[1] == 0:
@@ -316,19 +318,26 @@ class _Rows:
                 raise self._damaged(_row(*place))
 
     def _select(self, what: str, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        return list(self._each(lambda: what, sql, parameters))
+        return list(self._each(lambda n: what, sql, parameters))
 
-    def _each(self, what: Callable[[], str], sql: str, parameters: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        """The rows; `what` names the one that can't be read."""
+    def _each(
+        self, what: Callable[[int], str], sql: str, parameters: tuple[Any, ...] = ()
+    ) -> Iterator[tuple[Any, ...]]:
+        """The rows; `what` names the n-th, from 0, if it can't be read."""
+        n = ahead = 0
         try:
-            yield from self._connection.execute(sql, parameters)
+            rows = self._connection.execute(sql, parameters)
+            ahead = 1  # Python takes the next row before it gives one
+            for row in rows:
+                yield row
+                n += 1
         except sqlite3.Error as error:
             # A text that is no UTF-8 is an operational error to Python, without a code of SQLite's; as is a
             # table that is missing, with the code for "something".
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-            if isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR:
+            code = getattr(error, "sqlite_errorcode", None)
+            if isinstance(error, sqlite3.OperationalError) and code not in (None, sqlite3.SQLITE_ERROR):
                 raise _failed(self.path, error, "read") from error
-            raise self._damaged(what(), error) from error
+            raise self._damaged(what(n if code is None else n + ahead), error) from error
 
     def _damaged(self, row: str, error: BaseException | None = None) -> JournalDamagedError:
         why = "" if error is None else f" ({error})"
@@ -386,10 +395,11 @@ class Reader(_Rows):
 
 
 class _Job(NamedTuple):
-    """Work for the writer's thread, and who hears of its end, after the commit."""
+    """Work for the writer's thread, and who hears of its end, after the commit, if it writes."""
 
     work: Callable[[], Any]
     done: Callable[[Any, BaseException | None], None]
+    writes: bool = True
 
 
 class Journal:
@@ -435,12 +445,12 @@ class Journal:
 
     def flows(self) -> list[Flow]:
         """All flows, the first to begin first."""
-        return self._ask(lambda: self._now().flows())
+        return self._ask(lambda: self._now().flows(), writes=False)
 
     def find(self, flow_id: str) -> Flow | None:
         """The last generation of the flow with this id."""
         _refuse_id(flow_id)
-        return self._ask(lambda: self._find(flow_id))
+        return self._ask(lambda: self._find(flow_id), writes=False)
 
     def events(self, flow: Flow) -> list[Recorded]:
         """What happened in `flow`, in order, each event proven.
@@ -448,12 +458,12 @@ class Journal:
         Raises:
             JournalDamagedError: An event is altered or missing; the message names the file and the row.
         """
-        return self._ask(lambda: self._now().events(flow))
+        return self._ask(lambda: self._now().events(flow), writes=False)
 
     def value(self, recorded: Recorded) -> Any:
         """The value of an event's payload; see `Reader.value`. Unpickled on the caller's thread."""
         small = recorded.small
-        payload = recorded.event.payload if small else self._ask(lambda: self._now().payload(recorded))
+        payload = recorded.event.payload if small else self._ask(lambda: self._now().payload(recorded), writes=False)
         return self._known.decoded(recorded, payload)
 
     def begin(self, flow_id: str, event: Event) -> Flow:
@@ -508,7 +518,7 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _ask(self, work: Callable[[], T]) -> T:
+    def _ask(self, work: Callable[[], T], *, writes: bool = True) -> T:
         """The result of `work`, which runs on the writer's thread, once it is committed."""
         ended = allocate_lock()
         ended.acquire()
@@ -518,7 +528,7 @@ class Journal:
             answer[:] = result, error
             ended.release()
 
-        self._send(_Job(work, done))
+        self._send(_Job(work, done, writes))
         ended.acquire()
         result, error = answer
         if error is not None:
@@ -550,16 +560,25 @@ class Journal:
                     batch.append(job)
                     job = self._jobs.get_nowait()
                 going = False
-            if batch:
-                self._commit(batch)
-            del job, batch
+            del job  # what it holds is not kept until the next one
+            self._work(batch)
+            del batch
         if self._rows is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._rows._connection.close()
         self._owner.release()
 
+    def _work(self, batch: list[_Job]) -> None:
+        writing = [job for job in batch if job.writes]
+        if writing:
+            self._commit(writing)
+        # By themselves: after a row that SQLite can't read a commit would fail, too.
+        for job in batch:
+            if not job.writes:
+                self._look(job)
+
     def _commit(self, batch: list[_Job]) -> None:
-        answers: list[tuple[Any, BaseException | None]]
+        answers: list[tuple[Any, BaseException | None]] = [(None, None)] * len(batch)
         try:
             at("taken")
             connection = self._now()._connection
@@ -574,11 +593,24 @@ class Journal:
             at("checked")
         except BaseException as error:
             failure = self._undo(error)
-            answers = [(None, failure)] * len(batch)
+            answers = [(None, failed or failure) for _, failed in answers]
         for job, (result, failed) in zip(batch, answers, strict=True):
             with contextlib.suppress(Exception):
                 job.done(result, failed)
         at("acknowledged")
+
+    def _look(self, job: _Job) -> None:
+        result: Any = None
+        failed: BaseException | None = None
+        try:
+            result = job.work()
+            self._prove_in_place()
+        except JournalDamagedError as error:
+            failed = error
+        except BaseException as error:
+            failed = self._undo(error)
+        with contextlib.suppress(Exception):
+            job.done(result, failed)
 
     def _answer(self, job: _Job) -> tuple[Any, BaseException | None]:
         """What `job` gives. What is wrong with one is not the others' fault, unless nothing can be written."""
@@ -618,15 +650,16 @@ class Journal:
             _migrate(rows, self._key)
             rows.prove()
             rows.flows()
+            # There is no WAL where a file system has no shared memory.
+            paths = (self.path, self.path.with_name(self.path.name + "-wal"), self._owner.path)
+            self._files = {path: _inode(path) for path in paths}
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, sqlite3.Error | OSError):
                 raise _failed(self.path, error) from error
             raise
         self._rows = self._known = rows
-        paths = (self.path, self.path.with_name(self.path.name + "-wal"), self._owner.path)
-        self._files = {path: _inode(path) for path in paths}
 
     def _prove_in_place(self) -> None:
         """Raises when what was written is in files that nobody will find again."""
