@@ -225,6 +225,17 @@ def test_kernels_are_counted_that_did_not_end_well(path: Path, points: Points) -
         assert journal.finish(flow, END).kernels == 0
 
 
+def test_a_damaged_flow_does_not_keep_others_from_being_left(path: Path) -> None:
+    with Journal(path, KEY) as journal:
+        for flow_id in ("a", "b"):
+            journal.begin(flow_id, BEGIN)
+        stranger = sqlite3.connect(path)
+        stranger.execute("UPDATE flows SET name = 'damaged' WHERE id = 'a'")
+        stranger.commit()
+    assert stranger.execute("SELECT id, kernels FROM flows").fetchall() == [("a", 1), ("b", 0)]
+    stranger.close()
+
+
 @pytest.mark.parametrize(
     "flow_id",
     [
@@ -577,6 +588,33 @@ def test_readers_see_a_gapless_prefix_while_it_is_written(journal: Journal, path
     assert failures == []
     assert all(mine == sorted(mine) for mine in lengths)
     assert read(path)["f", 1] == [{"a": 1}, *range(100), "outcome"]
+
+
+@pytest.mark.parametrize("moment", ["FROM events WHERE", "SELECT flow FROM flows", "FROM events ORDER"])
+def test_a_reader_sees_one_moment(moment: str, journal: Journal, path: Path) -> None:
+    """While it reads a flow, at the worst moments, that flow ends and another begins."""
+    flow = journal.begin("f", BEGIN)
+    written = []
+
+    def write(statement: str) -> None:
+        if moment in statement and not written:
+            written.append(statement)
+            journal.finish(journal.begin("g", BEGIN), END)
+            journal.finish(flow, END)
+
+    with Reader(path, KEY) as reader:
+        reader._connection.set_trace_callback(write)
+        assert [one.event.kind for one in reader.events(flow)] == ["begin"]
+        assert len(written) == 1
+        assert [one.event.kind for one in reader.events(flow)] == ["begin", "end"]
+
+
+def test_a_reader_of_several_moments_would_be_caught(
+    path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
+) -> None:
+    monkeypatch.setattr(Reader, "events", store._Rows.events)
+    with pytest.raises((JournalDamagedError, AssertionError)):
+        test_a_reader_sees_one_moment("FROM events ORDER", journal, path)
 
 
 def test_an_old_record_of_a_flow_reads_what_has_come_since(journal: Journal, path: Path) -> None:

@@ -782,6 +782,27 @@ def test_a_finished_flow_without_its_end_is_noticed(tmp_path: Path) -> None:
         assert "row (1, 5) of events" in str(error)
 
 
+@pytest.mark.parametrize("number", [0, 2, 3, 9, 2**40])
+def test_an_event_with_another_flows_number_is_missed_by_its_flow(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one of a flow that goes on: what is left of it is a prefix."""
+    path = tmp_path / ".onix" / "nb.sqlite"
+    with Journal(path, KEY) as journal:
+        for n in (1, 2, 3):
+            flow = journal.begin(f"flow {n}", begin(n))
+            for k in range(4 if n == 1 else 2):
+                journal.record(flow, call(k, k))
+        journal._running.clear()  # as if it were killed
+    edit(path, ("UPDATE events SET flow = ? WHERE (flow, seq) = (1, 4)", (number,)))
+    for opener in OPENERS:
+        error = attack(path, KEY, opener)
+        assert isinstance(error, JournalDamagedError)
+        assert f"row ({number}, 4) of events" in str(error)
+    monkeypatch.setattr(store._Rows, "_prove_places", lambda self: None)
+    assert attack(path, KEY, Reader) is None
+
+
 def test_a_damaged_flow_is_begun_anew_beside_it(tmp_path: Path) -> None:
     path = edited_payload_and_digest(tmp_path / ".onix" / "nb.sqlite")
     before = take(path, (1, 2))
