@@ -148,7 +148,10 @@ def _is_plain(value: Any) -> bool:
 
 
 def _pickled(value: object) -> bytes:
-    import cloudpickle  # type: ignore[import-untyped]  # 20 ms that plain values don't need
+    """By name what has one, classes of the notebook, too: `except` knows only the class that is there."""
+    with contextlib.suppress(Exception):
+        return pickle.dumps(value, protocol=5)
+    import cloudpickle  # type: ignore[import-untyped]  # 20 ms that few values need
 
     try:
         data: bytes = cloudpickle.dumps(value, protocol=5)

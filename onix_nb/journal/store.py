@@ -59,8 +59,8 @@ MIGRATIONS: Final = (
         # The payload is last: what comes before it is read without it.
         (
             "CREATE TABLE events (flow INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, key BLOB NOT NULL,"
-            " code BLOB NOT NULL, name TEXT NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL, error_type TEXT NOT NULL,"
-            " error TEXT NOT NULL, attempts INTEGER NOT NULL, started REAL NOT NULL, finished REAL NOT NULL,"
+            " code BLOB NOT NULL, name TEXT NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL,"
+            " error_type TEXT NOT NULL, error TEXT NOT NULL, attempts INTEGER NOT NULL, started REAL NOT NULL, finished REAL NOT NULL,"
             " digest BLOB NOT NULL, mac BLOB NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (flow, seq)) WITHOUT ROWID"
         ),
     ),
@@ -323,16 +323,23 @@ def _failed(path: Path, error: BaseException, what: str = "written") -> JournalE
     return JournalWriteError(f"the journal {path} could not be {what}: {error}.")
 
 
+def _nothing_yet(path: Path) -> JournalError:
+    return JournalError(f"there is no journal {path}, or nothing in it yet")
+
+
 class Reader(_Rows):
     """A journal that is only read, whoever owns it."""
 
     def __init__(self, path: str | os.PathLike[str], key: bytes | None = None) -> None:
         path = Path(os.path.abspath(path))
         _refuse_unsafe(path)
-        if not path.exists():
-            raise JournalError(f"there is no journal {path}")
+        # A rollback journal is there only while the first kernel makes the file, or if it died before it had.
+        if not path.exists() or path.with_name(path.name + "-journal").exists():
+            raise _nothing_yet(path)
         super().__init__(path, codec.user_key() if key is None else key, _connect(path, "ro", PRAGMAS))
         try:
+            if self.version() == 0:
+                raise _nothing_yet(path)
             self.prove()
         except BaseException:
             self.close()
@@ -733,7 +740,7 @@ def _inode(path: Path) -> tuple[int, int]:
 def _refuse_unsafe(path: Path) -> None:
     """Raises unless the folder and each file in it that SQLite will open are safely ours."""
     _refuse(path.parent, stat.S_ISDIR, "a folder")
-    for suffix in ("", "-wal", "-shm", ".lock"):
+    for suffix in ("", "-journal", "-wal", "-shm", ".lock"):
         with contextlib.suppress(FileNotFoundError):
             _refuse(path.with_name(path.name + suffix), stat.S_ISREG, "a file")
 
