@@ -91,7 +91,7 @@ class JournalVersionError(JournalError):
 
 
 class JournalWriteError(JournalError):
-    """The journal could not be written, so that nothing was acknowledged: no space, or an I/O error.
+    """The journal could not be written, or read: no space, or an I/O error. Nothing was acknowledged.
 
     After there is space again it goes on. A journal that was deleted while in use stays lost for this
     kernel until it is restarted.

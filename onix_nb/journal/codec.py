@@ -212,10 +212,11 @@ def user_key() -> bytes:
         JournalRefusedError: There is one, and it isn't safely ours; or there is no place for one.
     """
     try:
-        return _key_in(_data_folder())
+        path = _made_key(_data_folder())
     except OSError:
         # No home: the key lasts as long as the machine's temporary files.
-        return _key_in(_own_temporary_folder())
+        path = _temporary_key()
+    return _read_key(path)
 
 
 def _data_folder() -> Path:
@@ -226,37 +227,36 @@ def _data_folder() -> Path:
     return folder
 
 
-def _own_temporary_folder() -> Path:
+def _temporary_key() -> Path:
     folder = Path(tempfile.gettempdir()) / f"onix_nb-{os.geteuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise JournalRefusedError(f"{folder} isn't a folder that only you can use. Remove it.")
+        return _made_key(folder)
     except OSError as error:
         raise JournalRefusedError(
             f"there is no folder for the key of the journals: {error}. Set JUPYTER_DATA_DIR to a folder of yours."
         ) from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise JournalRefusedError(f"{folder} isn't a folder that only you can use. Remove it.")
-    return folder
 
 
-def _key_in(folder: Path) -> bytes:
-    path = folder / "journal.key"
-    if not os.path.lexists(path):
-        _make_key(path)
+def _read_key(path: Path) -> bytes:
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK):
-            raise JournalRefusedError(f"the key {path} is a symbolic link. {_NEW_KEY}") from error
-        raise
-    with open(file, "rb") as stream:
+        link = error.errno in (errno.ELOOP, errno.EMLINK)
+        why = "is a symbolic link" if link else f"can't be read: {error.strerror}"
+        raise JournalRefusedError(f"the key {path} {why}. {_NEW_KEY}") from error
+    try:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
             raise JournalRefusedError(f"the key {path} isn't a file of yours. {_NEW_KEY}")
         if found.st_mode & 0o077:
             raise JournalRefusedError(f"others may use the key {path}. {_NEW_KEY}")
-        key = stream.read(_KEY_BYTES + 1)
+        key = os.read(file, _KEY_BYTES + 1)
+    finally:
+        os.close(file)
     if len(key) != _KEY_BYTES:
         raise JournalRefusedError(f"the key {path} isn't one of onix. {_NEW_KEY}")
     return key
@@ -265,9 +265,12 @@ def _key_in(folder: Path) -> bytes:
 _NEW_KEY: Final = "Remove it to get a new one; journals that it sealed are then refused, so remove them, too."
 
 
-def _make_key(path: Path) -> None:
-    """A new key, complete when it appears; where another kernel was first, its key stays."""
-    file, name = tempfile.mkstemp(prefix=".key-", dir=path.parent)
+def _made_key(folder: Path) -> Path:
+    """Where the key is; a new one is complete when it appears, and where another kernel was first its key stays."""
+    path = folder / "journal.key"
+    if os.path.lexists(path):
+        return path
+    file, name = tempfile.mkstemp(prefix=".key-", dir=folder)
     try:
         with open(file, "wb") as stream:
             stream.write(secrets.token_bytes(_KEY_BYTES))
@@ -282,7 +285,8 @@ def _make_key(path: Path) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
-    sync_folder(path.parent)
+    sync_folder(folder)
+    return path
 
 
 def sync_folder(folder: Path) -> None:

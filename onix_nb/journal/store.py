@@ -18,7 +18,6 @@ import json
 import os
 import queue
 import secrets
-import socket
 import sqlite3
 import stat
 import threading
@@ -50,47 +49,51 @@ APPLICATION: Final = 0x6F6E6978
 MIGRATIONS: Final = (
     (
         "CREATE TABLE journal (id BLOB NOT NULL, mac BLOB NOT NULL)",
-        (
-            "CREATE TABLE flows (flow INTEGER PRIMARY KEY, id TEXT NOT NULL, generation INTEGER NOT NULL,"
-            " name TEXT NOT NULL, code BLOB NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL,"
-            " kernels INTEGER NOT NULL, started REAL NOT NULL, finished REAL, events INTEGER NOT NULL,"
-            " mac BLOB NOT NULL)"
-        ),
+        """
+        CREATE TABLE flows (
+            flow INTEGER PRIMARY KEY, id TEXT NOT NULL, generation INTEGER NOT NULL, name TEXT NOT NULL,
+            code BLOB NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL, kernels INTEGER NOT NULL,
+            started REAL NOT NULL, finished REAL, events INTEGER NOT NULL, mac BLOB NOT NULL
+        )
+        """,
         # The payload is last: what comes before it is read without it.
-        (
-            "CREATE TABLE events (flow INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, key BLOB NOT NULL,"
-            " code BLOB NOT NULL, name TEXT NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL,"
-            " error_type TEXT NOT NULL, error TEXT NOT NULL, attempts INTEGER NOT NULL, started REAL NOT NULL, finished REAL NOT NULL,"
-            " digest BLOB NOT NULL, mac BLOB NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (flow, seq)) WITHOUT ROWID"
-        ),
+        """
+        CREATE TABLE events (
+            flow INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, key BLOB NOT NULL, code BLOB NOT NULL,
+            name TEXT NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL, error_type TEXT NOT NULL,
+            error TEXT NOT NULL, attempts INTEGER NOT NULL, started REAL NOT NULL, finished REAL NOT NULL,
+            digest BLOB NOT NULL, mac BLOB NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (flow, seq)
+        ) WITHOUT ROWID
+        """,
     ),
 )
 VERSION: Final = len(MIGRATIONS)
 
+# Besides `journal_mode = WAL`, with which readers don't stop the writer, and a commit is one write and one sync.
 WRITER_PRAGMAS: Final = (
-    "PRAGMA journal_mode = WAL",  # readers don't stop the writer, and a commit is one write and one sync
     "PRAGMA synchronous = FULL",  # NORMAL loses what was committed since the last checkpoint in a power cut
     "PRAGMA fullfsync = ON",  # macOS: fsync alone leaves it in the drive's cache; no-op elsewhere
     "PRAGMA checkpoint_fullfsync = ON",  # the same for checkpoints
     "PRAGMA locking_mode = NORMAL",  # EXCLUSIVE would lock the readers out
-    "PRAGMA wal_autocheckpoint = 1000",  # 4 MB: what an open after a kill reads at most again
-    "PRAGMA journal_size_limit = 67108864",  # one large result doesn't leave a large WAL behind for ever
+    "PRAGMA wal_autocheckpoint = 0",  # `_checkpoint` does it, and empties the log
 )
 PRAGMAS: Final = (
     "PRAGMA mmap_size = 0",  # a file cut short is an error to catch, not a SIGBUS
-    "PRAGMA cell_size_check = ON",  # damaged pages are noticed when they are read
+    "PRAGMA cell_size_check = OFF",  # the rows beside a damaged one stay readable, so that it can be named
     "PRAGMA trusted_schema = OFF",  # a forged schema calls nothing
 )
 
 # Seconds that a stranger's lock on the database may take; with what else is done a caller hears within 5.
 BUSY_SECONDS: Final = 3.0
+# Bytes of the log after which its content goes into the database: what an open after a kill reads again.
+CHECKPOINT_BYTES = 4 << 20
 # Bytes up to which payloads are read together with their events.
 SMALL_PAYLOAD: Final = 4096
 # SQLite's own limit on a value is 1,000,000,000 bytes.
 LARGEST_PAYLOAD: Final = 900_000_000
 
 # Where tests kill, in this order. `at` does nothing in use.
-POINTS: Final = ("submitted", "taken", "begun", "inserted", "committing", "committed", "checked", "acknowledged")
+POINTS: Final = ("submitted", "taken", "begun", "inserted", "committed", "checked", "acknowledged")
 
 
 def at(point: str) -> None:
@@ -174,6 +177,9 @@ class Flow(NamedTuple):
     events: int
 
 
+_FLOWS: Final = f"SELECT {', '.join(Flow._fields)}, mac FROM flows"
+
+
 class _Rows:
     """What both read: rows of a connection, proven by their seals."""
 
@@ -211,8 +217,19 @@ class _Rows:
 
     def flows(self) -> list[Flow]:
         """All flows, the first to begin first."""
-        rows = self._select("flows", f"SELECT {', '.join(Flow._fields)}, mac FROM flows ORDER BY flow")
-        return [self._flow(row) for row in rows]
+        found: list[Flow] = []
+        for row in self._each(
+            f"{_FLOWS} WHERE flow > ? ORDER BY flow", (), found, lambda: f"row {len(found) + 1} of flows"
+        ):
+            found.append(self._flow(row))
+        return found
+
+    def flow(self, number: int) -> Flow:
+        """The flow with this number."""
+        rows = self._select("flows", f"{_FLOWS} WHERE flow = ?", (number,))
+        if not rows:
+            raise self._damaged(f"row {number} of flows")
+        return self._flow(rows[0])
 
     def _flow(self, row: tuple[Any, ...]) -> Flow:
         found = Flow(*row[:-1])
@@ -229,7 +246,6 @@ class _Rows:
         Raises:
             JournalDamagedError: An event is altered or missing; the message names the file and the row.
         """
-        self._prove_no_strays(flow)
         found: list[Recorded] = []
         before = b""
         for row in self._each_event(flow.flow, found):
@@ -238,21 +254,36 @@ class _Rows:
                 raise self._damaged(_row(flow.flow, len(found)))
             found.append(recorded)
             before = recorded.mac
-        if len(found) < flow.events:
+        if len(found) < max(flow.events, self._last_seq(flow.flow) + 1):
             raise self._damaged(_row(flow.flow, len(found)))
+        self._prove_no_strays()
         return found
+
+    def _last_seq(self, flow: int) -> int:
+        """Looked for from the other end: behind a damaged flow number the search from the front finds no more."""
+        rows = self._select("events", "SELECT max(seq) FROM events WHERE flow = ?", (flow,))
+        return -1 if rows[0][0] is None else int(rows[0][0])
 
     def _each_event(self, flow: int, found: list[Recorded]) -> Iterator[tuple[Any, ...]]:
         columns = ", ".join(Event._fields[:-1])
         sql = (
             f"SELECT flow, seq, digest, mac, length(payload) <= {SMALL_PAYLOAD}, {columns},"
             f" CASE WHEN length(payload) <= {SMALL_PAYLOAD} THEN payload ELSE x'' END"
-            " FROM events WHERE flow = ? ORDER BY seq"
+            " FROM events WHERE flow = ? AND seq >= ? ORDER BY seq"
         )
+        return self._each(sql, (flow,), found, lambda: _row(flow, len(found)))
+
+    def _each(
+        self, sql: str, parameters: tuple[Any, ...], found: list[Any], next_row: Callable[[], str]
+    ) -> Iterator[tuple[Any, ...]]:
+        """All rows, the unreadable one named; `sql` takes besides `parameters` how many of them are in `found`."""
         try:
-            yield from self._connection.execute(sql, (flow,))
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            raise self._damaged(_row(flow, len(found)), error) from error
+            yield from self._connection.execute(sql, (*parameters, 0))
+        except sqlite3.DatabaseError:
+            # The module reads one row ahead, so that the error may be of the next one: look at them one by one.
+            while rows := self._select(next_row(), f"{sql} LIMIT 1", (*parameters, len(found))):
+                yield from rows
+            raise self._damaged(next_row()) from None
 
     def _recorded(self, row: tuple[Any, ...], before: bytes) -> Recorded:
         flow, seq, digest, mac, small, *fields = row
@@ -281,25 +312,23 @@ class _Rows:
         except (JournalDamagedError, TypeError) as error:
             raise self._damaged(row) from error
 
-    def _prove_no_strays(self, flow: Flow) -> None:
-        """An event whose flow number was damaged belongs to no flow; it would just be missing."""
+    def _prove_no_strays(self) -> None:
+        """An event whose flow number was damaged belongs to another flow or to none; its own would just be shorter."""
         known = {number for (number,) in self._select("flows", "SELECT flow FROM flows")}
-        stray: tuple[Any, ...] | None = None
-        sql = "SELECT flow, seq FROM events ORDER BY flow, seq LIMIT 1"
-        further = "SELECT flow, seq FROM events WHERE flow > ? ORDER BY flow, seq LIMIT 1"
-        rows = self._select("events", sql)
-        while rows:
-            stray = rows[0]
-            if stray[0] not in known:
-                raise self._damaged(_row(*stray))
-            rows = self._select("events", further, stray[:1])
+        sql = "SELECT flow, seq FROM events WHERE flow > ? ORDER BY flow, seq LIMIT 1"
+        last = -(2**63)
+        while rows := self._select("events", sql, (last,)):
+            flow, seq = rows[0]
+            if flow not in known or seq != 0:
+                raise self._damaged(_row(flow, seq))
+            last = flow
 
     def _select(self, what: str, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.OperationalError as error:
             raise _failed(self.path, error, "read") from error
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        except sqlite3.DatabaseError as error:
             raise self._damaged(what, error) from error
 
     def _damaged(self, row: str, error: BaseException | None = None) -> JournalDamagedError:
@@ -332,10 +361,10 @@ class Reader(_Rows):
 
     def __init__(self, path: str | os.PathLike[str], key: bytes | None = None) -> None:
         path = Path(os.path.abspath(path))
-        _refuse_unsafe(path)
         # A rollback journal is there only while the first kernel makes the file, or if it died before it had.
-        if not path.exists() or path.with_name(path.name + "-journal").exists():
+        if not os.path.lexists(path) or os.path.lexists(f"{path}-journal"):
             raise _nothing_yet(path)
+        _refuse_unsafe(path, read_only=True)
         super().__init__(path, codec.user_key() if key is None else key, _connect(path, "ro", PRAGMAS))
         try:
             if self.version() == 0:
@@ -387,8 +416,10 @@ class Journal:
         self._closing = threading.Lock()
         self._closed = False
         # What follows belongs to the writer's thread.
-        self._rows: _Rows | None = None
+        self._broken = False  # whether the connection is closed, after a failure
+        self._gone: str | None = None  # how the files were lost
         self._files: dict[Path, tuple[int, int]] = {}
+        self._checkpoint_at = CHECKPOINT_BYTES
         # Of each flow that was written to: the place of the next event, and the seal of the last.
         self._heads: dict[int, tuple[int, bytes]] = {}
         # The flows that this kernel runs.
@@ -419,7 +450,7 @@ class Journal:
     def value(self, recorded: Recorded) -> Any:
         """The value of an event's payload; see `Reader.value`. Unpickled on the caller's thread."""
         if recorded.small:
-            return cast(_Rows, self._rows).value(recorded)
+            return self._rows.value(recorded)
         return self._ask(lambda: self._now().value(recorded))
 
     def begin(self, flow_id: str, event: Event) -> Flow:
@@ -515,9 +546,8 @@ class Journal:
             if batch:
                 self._commit(batch)
             del job, batch
-        if self._rows is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._rows._connection.close()
+        with contextlib.suppress(sqlite3.Error):
+            self._rows._connection.close()
         self._owner.release()
 
     def _commit(self, batch: list[_Job]) -> None:
@@ -529,7 +559,6 @@ class Journal:
             at("begun")
             answers = [self._answer(job) for job in batch]
             at("inserted")
-            at("committing")
             connection.execute("COMMIT")
             at("committed")
             self._prove_in_place()
@@ -541,14 +570,32 @@ class Journal:
             with contextlib.suppress(Exception):
                 job.done(result, failed)
         at("acknowledged")
+        if not self._broken:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Empties a log that has become long.
+
+        SQLite on its own would leave the frames there; cut short later, they would bring older pages back beside
+        newer ones in the database, instead of a prefix. Where a reader is in the way, the next one does it.
+        """
+        log = self.path.with_name(self.path.name + "-wal")
+        with contextlib.suppress(OSError, sqlite3.Error):
+            if log.stat().st_size >= self._checkpoint_at:
+                self._checkpoint_at += CHECKPOINT_BYTES
+                busy, *_ = self._rows._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if not busy:
+                    self._checkpoint_at = CHECKPOINT_BYTES
 
     def _answer(self, job: _Job) -> tuple[Any, BaseException | None]:
-        """What `job` gives. What is wrong with one is not the others' fault, unless nothing can be written."""
+        """What `job` gives. That it is refused is not the others' fault, unless it leaves something half written."""
+        changes = self._rows._connection.total_changes
         try:
             return job.work(), None
-        except (sqlite3.Error, JournalWriteError):
-            raise
         except Exception as error:
+            half = self._rows._connection.total_changes != changes
+            if half or isinstance(error, sqlite3.Error | JournalWriteError):
+                raise
             return None, error
 
     def _undo(self, error: BaseException) -> BaseException:
@@ -557,19 +604,22 @@ class Journal:
         The connection is opened anew: what SQLite, the file and we believe is then the same.
         """
         self._heads.clear()
-        rows, self._rows = self._rows, None
-        if rows is not None:
+        self._broken = True
+        connection = self._rows._connection
+        for end in (connection.rollback, connection.close):
             with contextlib.suppress(sqlite3.Error):
-                rows._connection.rollback()
-            with contextlib.suppress(sqlite3.Error):
-                rows._connection.close()
+                end()
         return _failed(self.path, error) if isinstance(error, sqlite3.Error | OSError) else error
 
     def _now(self) -> _Rows:
-        if self._rows is None:
-            self._prove_in_place()
+        if self._gone is not None:
+            raise JournalWriteError(self._gone)
+        if self._broken:
+            self._files = {path: inode for path, inode in self._files.items() if not path.name.endswith("-wal")}
+            self._prove_in_place()  # but for the WAL, which SQLite deletes when it closes
             self._open()
-        return cast(_Rows, self._rows)
+            self._broken = False
+        return self._rows
 
     def _open(self) -> None:
         _refuse_unsafe(self.path)
@@ -580,15 +630,15 @@ class Journal:
             _migrate(rows, self._key)
             rows.prove()
             rows.flows()
+            paths = (self.path, self.path.with_name(self.path.name + "-wal"), self._owner.path)
+            self._files = {path: _inode(path) for path in paths}
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, sqlite3.Error | OSError):
                 raise _failed(self.path, error) from error
             raise
-        self._rows = rows
-        paths = (self.path, self.path.with_name(self.path.name + "-wal"), self._owner.path)
-        self._files = {path: _inode(path) for path in paths}
+        self._rows: _Rows = rows
 
     def _prove_in_place(self) -> None:
         """Raises when what was written is in files that nobody will find again."""
@@ -597,11 +647,12 @@ class Journal:
                 same = _inode(path) == inode
             except OSError:
                 same = False
-            if not same and not (self._rows is None and path.name.endswith("-wal")):
-                raise JournalWriteError(
+            if not same:
+                self._gone = (
                     f"the journal {self.path} was deleted or replaced while in use: {path.name} is another file. "
                     "Restart the kernel to begin a new one."
                 )
+                raise JournalWriteError(self._gone)
 
     def _find(self, flow_id: str) -> Flow | None:
         return next((flow for flow in reversed(self._now().flows()) if flow.id == flow_id), None)
@@ -631,11 +682,7 @@ class Journal:
 
     def _rewrite(self, number: int, status: str | None, finished: float | None, kernels: int | None) -> Flow:
         """Changes a flow's row: `kernels` is added; None makes it 0."""
-        rows = self._now()
-        found = [flow for flow in rows.flows() if flow.flow == number]
-        if not found:
-            raise rows._damaged(f"row {number} of flows")
-        flow = found[0]._replace(finished=finished, events=self._head(number)[0])
+        flow = self._now().flow(number)._replace(finished=finished, events=self._head(number)[0])
         flow = flow._replace(kernels=0 if kernels is None else max(0, flow.kernels + kernels))
         flow = flow if status is None else flow._replace(status=status)
         self._put(flow)
@@ -688,14 +735,20 @@ def _refuse_id(flow_id: str) -> None:
 
 def _connect(path: Path, mode: str, pragmas: tuple[str, ...]) -> sqlite3.Connection:
     """A connection; transactions are begun and committed by hand."""
-    uri = f"file:{urllib.parse.quote(str(path))}?mode={mode}"
+    uri = f"file:{urllib.parse.quote(os.fsencode(path))}?mode={mode}"
     try:
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.text_factory = _text
         for pragma in pragmas:
             connection.execute(pragma)
     except sqlite3.Error as error:
         raise _failed(path, error, "opened") from error
     return connection
+
+
+def _text(data: bytes) -> str:
+    """A damaged text is no error of its own: its row does not prove."""
+    return data.decode("utf-8", "surrogateescape")
 
 
 def _migrate(rows: _Rows, key: bytes) -> None:
@@ -704,6 +757,9 @@ def _migrate(rows: _Rows, key: bytes) -> None:
     version = rows.version()
     if version > VERSION:
         return
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":  # SQLite keeps the old one where the file system or the disk doesn't let it
+        raise JournalWriteError(f"the journal {rows.path} can't have a write-ahead log there; its mode is {mode!r}.")
     for pragma in WRITER_PRAGMAS:
         connection.execute(pragma)
     if version == VERSION:
@@ -737,15 +793,15 @@ def _inode(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _refuse_unsafe(path: Path) -> None:
+def _refuse_unsafe(path: Path, read_only: bool = False) -> None:
     """Raises unless the folder and each file in it that SQLite will open are safely ours."""
-    _refuse(path.parent, stat.S_ISDIR, "a folder")
+    _refuse(path.parent, stat.S_ISDIR, "a folder", read_only)
     for suffix in ("", "-journal", "-wal", "-shm", ".lock"):
         with contextlib.suppress(FileNotFoundError):
-            _refuse(path.with_name(path.name + suffix), stat.S_ISREG, "a file")
+            _refuse(path.with_name(path.name + suffix), stat.S_ISREG, "a file", read_only)
 
 
-def _refuse(path: Path, is_kind: Callable[[int], bool], kind: str) -> None:
+def _refuse(path: Path, is_kind: Callable[[int], bool], kind: str, read_only: bool) -> None:
     found = os.stat(path, follow_symlinks=False)
     if stat.S_ISLNK(found.st_mode):
         why = "is a symbolic link"
@@ -755,7 +811,7 @@ def _refuse(path: Path, is_kind: Callable[[int], bool], kind: str) -> None:
         why = "belongs to another user"
     elif found.st_mode & stat.S_IWOTH:
         why = "can be written by everyone"
-    elif not found.st_mode & stat.S_IWUSR:
+    elif not read_only and not found.st_mode & stat.S_IWUSR:
         why = "is read-only"
     else:
         return
@@ -829,7 +885,7 @@ class _Owner:
 
     def _sign(self) -> None:
         """Says who owns the journal, for those who come too late."""
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "uid": os.geteuid(), "since": time.time()}
+        owner = {"pid": os.getpid(), "host": os.uname().nodename, "uid": os.geteuid(), "since": time.time()}
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, json.dumps(owner).encode(), 0)
 

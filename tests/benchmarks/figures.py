@@ -324,6 +324,77 @@ def _best(rounds: int, work: Callable[[], object]) -> Measured:
     return Measured(min(_seconds(work) for _ in range(rounds)), f"best of {rounds}")
 
 
+class _Journals:
+    """A journal and a bare SQLite database with the same settings, side by side in one folder."""
+
+    def __init__(self, folder: str) -> None:
+        import sqlite3
+
+        from onix_nb.journal import codec, store
+
+        self.payload = codec.encode(None)
+        self._event = store.Event("call", codec.digest(b""), b"code", "noop", "x=1", "succeeded", payload=self.payload)
+        self._journal = store.Journal(os.path.join(folder, ".onix", "journal.sqlite"), bytes(32))
+        self._flow = self._journal.begin("flow", store.Event("begin", payload=self.payload))
+        self._bare = sqlite3.connect(os.path.join(folder, "bare.sqlite"), isolation_level=None)
+        for pragma in ("PRAGMA journal_mode = WAL", *store.PRAGMAS, *store.WRITER_PRAGMAS):
+            self._bare.execute(pragma)
+        self._bare.execute("PRAGMA wal_autocheckpoint = 1000")
+        self._bare.execute("CREATE TABLE bare (x BLOB)")
+
+    def record(self) -> None:
+        """Encodes and records what a no-op gave."""
+        from onix_nb.journal import codec
+
+        self._journal.record(self._flow, self._event._replace(payload=codec.encode(None)))
+
+    def commit(self) -> None:
+        """One row of the same size, committed by SQLite."""
+        self._bare.execute("BEGIN IMMEDIATE")
+        self._bare.execute("INSERT INTO bare VALUES (?)", (bytes(250),))
+        self._bare.execute("COMMIT")
+
+    def close(self) -> None:
+        self._journal.close()
+        self._bare.close()
+
+
+def record(n: int = 500, rounds: int = 7) -> Measured:
+    """Median time of recording a no-op, over what is allowed: two bare commits, or one and 150 µs."""
+    with tempfile.TemporaryDirectory() as folder:
+        both = _Journals(folder)
+
+        def each(work: Callable[[], object]) -> float:
+            return median(_seconds(work) for _ in range(n))
+
+        mine, peer = _alternate(rounds, lambda: each(both.record), lambda: each(both.commit))
+        both.close()
+    allowed = [max(2 * bare, bare + 150 / MICRO) for bare in peer]
+    return Measured(_ratio(mine, allowed), f"{median(mine) * MICRO:.0f} to {median(peer) * MICRO:.0f} µs a commit")
+
+
+def record_together(n: int = 200, threads: int = 8, rounds: int = 7) -> Measured:
+    """Time for each record when `threads` record at once, over that of one thread alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        both = _Journals(folder)
+
+        def many() -> None:
+            for _ in range(n):
+                both.record()
+
+        def together() -> None:
+            workers = [threading.Thread(target=many) for _ in range(threads)]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+
+        mine, peer = _alternate(rounds, lambda: _seconds(together) / threads, lambda: _seconds(many))
+        both.close()
+    each = MICRO / n
+    return Measured(_ratio(mine, peer), f"{median(mine) * each:.0f} to {median(peer) * each:.0f} µs a record")
+
+
 @dataclasses.dataclass(frozen=True)
 class Figure:
     """A figure, and what is asked of it.
@@ -382,5 +453,7 @@ FIGURES = {
         Figure("to_frame() of 100 runs", 10, 1_000, " ms", small_frame, {}),
         Figure("timeline of 5,000 runs", 2, 8, " s", chart, {"rounds": 2}),
         Figure("timeline of 100,000 runs", 6, 24, " s", big_chart, {"rounds": 1}),
+        Figure("a record, over 2 SQLite commits or 1 and 150 µs", 1, 2, "×", record, {"n": 100, "rounds": 5}),
+        Figure("each record of 8 threads, over one alone", 0.5, 0.8, "×", record_together, {"n": 100, "rounds": 5}),
     )
 }

@@ -87,6 +87,16 @@ def test_a_timeline_of_very_many_runs_is_a_matter_of_seconds() -> None:
     guard("big_chart")
 
 
+def test_recording_costs_little_more_than_a_commit() -> None:
+    """A no-op: at most four bare commits of SQLite, or two and 300 µs (asked: half of it)."""
+    guard("record")
+
+
+def test_threads_that_record_at_once_share_commits() -> None:
+    """Of 8 threads each record takes at most 0.8 of what it takes one alone (asked: 0.5)."""
+    guard("record_together")
+
+
 @pytest.mark.parametrize(("value", "kept"), [(0.3, True), (0.85, True), (0.86, False), (3.0, False)])
 def test_a_figure_beyond_its_bound_is_told(value: float, kept: bool) -> None:
     """The control: the guards tell a slow figure from one that keeps its bound."""
