@@ -46,6 +46,7 @@ test-others: $(STAMP)
 	$(BIN)/python tests/other_pythons.py
 
 bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m tests.benchmarks
 
 clean:

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import gc
 import itertools
+import math
 import os
 import queue
 import subprocess
@@ -372,7 +373,7 @@ def recorded(n: int = 3_000, warm: int = 300) -> Measured:
 
         @onix.flow(durable=True)
         def measuring() -> list[tuple[float, float]]:
-            return [(_seconds(lambda x=x: action(x=x)), _seconds(commit)) for x in range(n + warm)]  # type: ignore[misc]
+            return [(_seconds(lambda x=x: action(x=x)), _seconds(commit)) for x in range(n + warm)]
 
         mine, peer = (median(found) * MICRO for found in zip(*measuring()[warm:], strict=True))
     return Measured(mine / max(2 * peer, peer + 150), f"{mine:.0f} to {peer:.0f} µs a commit")
@@ -390,7 +391,7 @@ def recorded_together(n: int = 400, rounds: int = 11) -> Measured:
             onix.wait([action.start(x=x) for x in range(n)])
 
         def alone() -> float:
-            return median(_seconds(lambda x=x: action(x=x)) for x in range(n))  # type: ignore[misc]
+            return median(_seconds(lambda x=x: action(x=x)) for x in range(n))
 
         return _alternate(rounds, lambda: _seconds(together) / n, alone)
 
@@ -437,9 +438,9 @@ def recorded_to_dbos(n: int = 200, rounds: int = 7) -> Measured:
     import onix_nb as onix
 
     try:
-        from dbos import DBOS  # type: ignore[import-not-found]
+        from dbos import DBOS
     except ImportError:
-        return Measured(0.0, "without dbos: pip install 'onix_nb[bench]'")
+        return Measured(math.nan, "not measured: pip install 'onix_nb[bench]'")
     logging.disable(logging.WARNING)
     action = onix.action(_echo)
     with _journal() as folder, contextlib.redirect_stdout(sys.stderr):
@@ -448,11 +449,11 @@ def recorded_to_dbos(n: int = 200, rounds: int = 7) -> Measured:
 
         @onix.flow(durable=True)
         def ours(turn: int) -> float:
-            return median(_seconds(lambda x=x: action(x=x)) for x in range(n))  # type: ignore[misc]
+            return median(_seconds(lambda x=x: action(x=x)) for x in range(n))
 
         @DBOS.workflow()
         def theirs(turn: int) -> float:
-            return median(_seconds(lambda x=x: step(x)) for x in range(n))  # type: ignore[misc]
+            return median(_seconds(lambda x=x: step(x)) for x in range(n))
 
         DBOS.launch()
         turns = itertools.count()
