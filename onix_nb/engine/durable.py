@@ -62,7 +62,9 @@ class Recording:
         # The calls that failed, by the exception, which is kept so that its id stays its own.
         self._failures: dict[int, tuple[BaseException, bytes]] = {}
         self._codes: dict[int, tuple[Definition, bytes]] = {}
-        # It has ended or was given up: what still comes is not recorded.
+        # Its own outcome is known. What it has left running is recorded all the same: it need not run again, either.
+        self._ended = False
+        # It was given up, or another run of the same flow goes on: what still comes is not recorded.
         self._closed = False
 
     # What places and calls ask.
@@ -155,7 +157,7 @@ class Recording:
 
     def record(self, future: Future[Any], conclude: Callable[[], None]) -> None:
         """The flow has ended: keeps its outcome, unless the process ends, too."""
-        if not self._closed:
+        if not (self._ended or self._closed):
             self._compare(future)
             error = future._exception
             chain = b"".join(self._chain(error))
@@ -178,11 +180,11 @@ class Recording:
         future._hear(self._on_end)
 
     def _on_end(self, future: Future[Any]) -> None:
-        if future.cancelled() and not self._closed:
+        if future.cancelled() and not (self._ended or self._closed):
             self._end(Event("end", name=self.flow.name, status="cancelled", finished=time.time()), None)
 
     def _end(self, event: Event, future: Future[Any] | None) -> None:
-        self._closed = True
+        self._ended = True
         try:
             self._journal.finish(self.flow, event)
         except JournalError as error:

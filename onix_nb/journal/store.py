@@ -461,7 +461,7 @@ class Journal:
 
     def resume(self, flow: Flow) -> Flow:
         """Notes that this kernel runs `flow` again."""
-        return self._ask(lambda: self._rewrite(flow.flow, "running", None, 1))
+        return self._ask(lambda: self._rewrite(flow.flow, "running", None, 0 if flow.flow in self._running else 1))
 
     def record(self, flow: Flow, event: Event) -> Recorded:
         """Records an event of `flow`. Blocks until it is on the disk.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from onix_nb.journal import store
 
 # Seconds after which a victim that nobody has killed is taken for stuck.
-PATIENCE = 60.0
+PATIENCE = 30.0
 
 
 class Kill(NamedTuple):
