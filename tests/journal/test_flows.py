@@ -58,5 +58,5 @@ def test_a_flow_goes_on_after_a_failure_at_any_write(disk: Path, tmp_path: Path,
 
 def test_a_recorder_that_hides_a_failure_is_found(disk: Path, tmp_path: Path) -> None:
     """The control: others see an outcome before it is recorded."""
-    found = on_a_disk(disk, tmp_path, range(46, 60), errno.EIO, "once", "concludes first")
+    found = on_a_disk(disk, tmp_path, range(46, 60), errno.ENOSPC, "forever", "concludes first")
     assert any("was seen and is not recorded so" in one for one in found["wrong"])

@@ -90,6 +90,12 @@ def test_kernels_that_end_in_good_order_are_not_counted(path: Path) -> None:
         assert journal.resume(found).kernels == 1
 
 
+def test_a_flow_that_is_resumed_in_the_same_kernel_counts_it_once(journal: Journal) -> None:
+    """A full disk, say, has ended it; no kernel has died."""
+    flow = journal.begin("f", BEGIN)
+    assert [journal.resume(flow).kernels for _ in range(6)] == [1] * 6
+
+
 def test_a_callback_tells_of_the_commit(journal: Journal) -> None:
     """`submit` returns at once."""
     flow = journal.begin("f", BEGIN)
@@ -180,6 +186,33 @@ def test_there_is_nothing_to_read_where_no_journal_is(path: Path) -> None:
     with pytest.raises(JournalError, match="no journal"):
         Reader(path, KEY)
     assert not path.parent.exists()
+
+
+def test_there_is_nothing_to_read_where_a_kernel_died_while_it_made_a_journal(path: Path) -> None:
+    """Neither before its tables are there, nor in the middle of them; the next kernel makes it."""
+    path.parent.mkdir(mode=0o700)
+    for leftover in (path, path.with_name(path.name + "-journal")):
+        leftover.touch(0o600)
+        with pytest.raises(JournalError, match="or nothing in it yet"):
+            Reader(path, KEY)
+    with Journal(path, KEY), Reader(path, KEY) as reader:
+        assert reader.flows() == []
+
+
+def test_the_log_has_room_for_what_comes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits don't make it grow; after each checkpoint it is made anew."""
+    log = path.with_name(path.name + "-wal")
+    monkeypatch.setattr(store, "CHECKPOINT_BYTES", 1 << 18)
+    with Journal(path, KEY) as journal:
+        flow = journal.begin("f", BEGIN)
+        sizes, written = set(), path.stat().st_size
+        for number in range(300):
+            journal.record(flow, call(number))
+            journal.flows()  # the checkpoint is over that may follow a commit
+            sizes.add(log.stat().st_size)
+        assert path.stat().st_size > written, "no checkpoint"
+        assert max(sizes) < 2 << 18
+        assert len(sizes) < 10
 
 
 def test_only_the_user_can_use_the_files(journal: Journal, path: Path) -> None:
