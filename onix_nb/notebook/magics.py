@@ -21,7 +21,7 @@ from ..explore.runs import Runs
 from ..live.view import show
 from ..model.definition import Definition
 from .cells import CellBody, Landings, NamedFlows, in_batch, next_number
-from .executions import Execution
+from .executions import UNFINISHED, Execution
 
 
 @magics_class
@@ -151,7 +151,6 @@ _OPTIONS: Final[Mapping[str, Sequence[str]]] = {
     "onix_cancel": ("--all",),
 }
 LINE_MAGICS: Final = tuple(_OPTIONS)
-UNFINISHED: Final = ("pending", "running")
 
 
 def _unquoted(text: str | None) -> str | None:
