@@ -21,7 +21,7 @@ from ..explore.runs import Runs
 from ..live.view import show
 from ..model.definition import Definition, Durability, OnChange
 from .cells import CellBody, Landings, NamedFlows, in_batch, next_number
-from .executions import Execution
+from .executions import UNFINISHED, Execution
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,7 +174,6 @@ _OPTIONS: Final[Mapping[str, Sequence[str]]] = {
     "onix_cancel": ("--all",),
 }
 LINE_MAGICS: Final = tuple(_OPTIONS)
-UNFINISHED: Final = ("pending", "running")
 
 
 def _durability(options: Any, name: str | None, body: CellBody) -> Durability | None:
