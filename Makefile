@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help lab chromium test test-deep test-others lint bench clean
+.PHONY: help lab chromium compiler test test-deep test-others lint bench clean
 
 help:
 	@echo "make lab    JupyterLab on the first tutorial"
@@ -35,10 +35,15 @@ chromium:
 	command -v chromium || { $(SUDO) apt-get update --quiet=2 && \
 		$(SUDO) apt-get install --quiet=2 --yes --no-install-recommends chromium; }
 
-test: chromium lint test-others
+# For the disk of tests/journal, which is a C library; without it those tests are skipped.
+compiler:
+	command -v cc || { $(SUDO) apt-get update --quiet=2 && \
+		$(SUDO) apt-get install --quiet=2 --yes --no-install-recommends gcc libc6-dev; }
+
+test: chromium compiler lint test-others
 	$(BIN)/python -m pytest -m 'not deep'
 
-test-deep: chromium $(STAMP)
+test-deep: chromium compiler $(STAMP)
 	$(BIN)/python -m pytest
 
 # The other Pythons that are installed run the suite, too, in environments of their own.

@@ -39,6 +39,7 @@ class Settings:
     max_flows: int | None = None
     on_rerun: OnRerun = "attach"
     nested_asyncio: bool = False
+    journal: str | None = None
 
     @property
     def workers(self) -> int:
@@ -95,6 +96,16 @@ def checked_executor(name: str, value: object) -> Any:
     )
 
 
+def _path(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(path := os.fspath(value), str):
+        raise TypeError(f"configure({name}=...) takes the path of a file or None, not {value!r}")
+    if not path or "\0" in path:
+        raise ValueError(f"configure({name}=...) takes the path of a file, not {path!r}")
+    return os.path.abspath(os.path.expanduser(path))
+
+
 _CHECKS: Mapping[str, Callable[[str, object], Any]] = {
     "strict": _boolean,
     "leaks": _choice(*get_args(Leaks)),
@@ -103,6 +114,7 @@ _CHECKS: Mapping[str, Callable[[str, object], Any]] = {
     "max_flows": _count,
     "on_rerun": _choice(*get_args(OnRerun)),
     "nested_asyncio": _boolean,
+    "journal": _path,
 }
 
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -184,6 +196,7 @@ def configure(
     max_flows: int | None = _KEEP,
     on_rerun: OnRerun = _KEEP,
     nested_asyncio: bool = _KEEP,
+    journal: str | os.PathLike[str] | None = _KEEP,
 ) -> Configured:
     """Changes settings for this process, at once; as a context manager, until its end. Not in Oryonix.
 
@@ -210,6 +223,9 @@ def configure(
         nested_asyncio: True lets your own `asyncio.run()` work in a cell, where a loop runs
             already (default False). It needs nest-asyncio2, which changes asyncio for the whole
             process; False puts that back. Not needed for `await` or for onix.
+        journal: The file in which durable flows are recorded, which one kernel uses at a time; None
+            (default) for `.onix/<notebook>.sqlite` in the working directory, which is that of the
+            notebook. Flows that run go on in theirs.
 
     Returns:
         A context manager that restores what this call changed when its block ends.

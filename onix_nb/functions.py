@@ -6,14 +6,16 @@ import dataclasses
 import functools
 import inspect
 import math
+import re
+import string
 import sys
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, overload
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, get_args, overload
 
 from . import config
 from .engine.actions import Origin, call_action, on_threads, start_action
 from .engine.flows import start_flow
-from .model.definition import Definition, secrets_among
+from .model.definition import Definition, Durability, OnChange, secrets_among
 from .model.future import Future
 from .model.retry import RetryPolicy
 from .model.run import printable
@@ -187,9 +189,38 @@ class Flow(Function[P, R]):
         """Travels with its function, as actions do."""
         return Flow, (self.__wrapped__, self._definition)  # type: ignore[attr-defined]
 
-    def options(self, *, name: str = _KEEP) -> Flow[P, R]:
-        """A copy with other options; the arguments are those of `onix.flow`."""
+    def options(
+        self,
+        *,
+        name: str = _KEEP,
+        durable: bool = _KEEP,
+        flow_id: str | None = _KEEP,
+        fresh: bool = _KEEP,
+        keep: Iterable[Action[..., Any] | str] = _KEEP,
+        on_change: OnChange = _KEEP,
+    ) -> Flow[P, R]:
+        """A copy with other options; the arguments are those of `onix.flow`, and of its resuming.
+
+        Args:
+            name: As in `onix.flow`.
+            durable: As in `onix.flow`.
+            flow_id: As in `onix.flow`.
+            fresh: True starts the flow anew, and forgets what is recorded of it.
+            keep: Actions, or their names, whose recorded results are reused though their code has changed.
+            on_change: What is done when the code of a recorded flow has changed: `"report"` (default) says
+                what is replayed and what runs, `"error"` raises `NondeterminismError` at the first difference.
+
+        Raises:
+            TypeError: An option has the wrong type, or needs `durable=True`.
+            ValueError: `on_change` is neither.
+        """
+        definition = self._definition
         changes: dict[str, Any] = {} if name is _KEEP else {"name": _checked_name(name)}
+        resuming = {"flow_id": flow_id, "fresh": fresh, "keep": keep, "on_change": on_change}
+        resuming = {option: value for option, value in resuming.items() if value is not _KEEP}
+        if durable is not _KEEP or resuming:
+            is_durable = definition.durable is not None if durable is _KEEP else durable
+            changes["durable"] = _durability(is_durable, resuming, definition.durable, definition)
         return Flow(self.__wrapped__, dataclasses.replace(self._definition, **changes))  # type: ignore[attr-defined]
 
 
@@ -281,8 +312,10 @@ def flow(function: Callable[P, Coroutine[Any, Any, R]], /) -> Flow[P, R]: ...
 @overload
 def flow(function: Callable[P, R], /) -> Flow[P, R]: ...
 @overload
-def flow(*, name: str | None = None) -> _FlowDecorator: ...
-def flow(function: Any = _KEEP, /, *, name: str | None = None) -> Any:
+def flow(*, name: str | None = None, durable: bool = False, flow_id: str | None = None) -> _FlowDecorator: ...
+def flow(
+    function: Any = _KEEP, /, *, name: str | None = None, durable: bool = False, flow_id: str | None = None
+) -> Any:
     """Makes a flow of a function: one that orchestrates actions and child flows.
 
     Use it bare or with options. Arguments are passed by name. A flow runs on a thread of its own,
@@ -292,9 +325,16 @@ def flow(function: Any = _KEEP, /, *, name: str | None = None) -> Any:
     Args:
         function: The function, when used bare.
         name: What views and messages call it; its own name by default.
+        durable: True records the outcome of each action in the journal of the notebook (see
+            `onix.configure(journal=...)`). Started again after the kernel has died, the flow runs
+            again, but no action of which the outcome is recorded does.
+        flow_id: The id of a durable flow, with its arguments in braces: `"nightly:{day}"`. What has the
+            same id is the same flow. By default its name and all arguments.
 
     Raises:
-        TypeError: `function` is a generator, a class, or nothing that can be called.
+        TypeError: `function` is a generator, a class, or nothing that can be called; it is
+            `async def` and durable; an option has the wrong type.
+        ValueError: `flow_id` names no argument of it.
 
     Example:
         >>> import onix_nb as onix
@@ -310,7 +350,9 @@ def flow(function: Any = _KEEP, /, *, name: str | None = None) -> Any:
     """
 
     def decorate(function: Any) -> Any:
-        return Flow(function, _defined("flow", function, {"name": name}))
+        definition = _defined("flow", function, {"name": name})
+        resuming = {} if flow_id is None else {"flow_id": flow_id}
+        return Flow(function, dataclasses.replace(definition, durable=_durability(durable, resuming, None, definition)))
 
     return decorate if function is _KEEP else decorate(function)
 
@@ -352,6 +394,75 @@ def _defined(kind: Any, function: Any, options: Mapping[str, Any]) -> Definition
         secrets=secrets_among(parameters),
         is_open=any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()),
     )
+
+
+def _durability(
+    durable: object, options: Mapping[str, Any], before: Durability | None, definition: Definition
+) -> Durability | None:
+    """The options of a durable flow, checked; None for one that is not durable."""
+    if not isinstance(durable, bool):
+        raise TypeError(f"durable= takes True or False, not {durable!r}")
+    if not durable:
+        if options:
+            raise TypeError(f"{next(iter(options))}= is for durable flows: say durable=True")
+        return None
+    if definition.is_async:
+        raise TypeError(
+            f"async flow {definition.name}() can't be durable: what it awaits has no order that could be repeated; "
+            "make it a plain def, whose async actions are durable all the same"
+        )
+    from .engine.durable import tell_unfinished  # SQLite is for those who have a durable flow
+
+    tell_unfinished()
+    changes = {option: _DURABLE_CHECKS[option](value, definition) for option, value in options.items()}
+    return dataclasses.replace(before or Durability(), **changes)
+
+
+def _checked_flow_id(flow_id: object, definition: Definition) -> str | None:
+    if flow_id is None:
+        return None
+    if not isinstance(flow_id, str) or not flow_id:
+        raise TypeError(f"flow_id= takes a text, not {flow_id!r}")
+    parameters = inspect.signature(definition.invoke).parameters
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(flow_id) if field is not None]
+    except ValueError as error:
+        raise ValueError(f"flow_id={flow_id!r} is no template: {error}") from None
+    for field in fields:
+        if re.split(r"[.\[]", field)[0] not in parameters:
+            raise ValueError(f"flow_id={flow_id!r} names {field!r}, which is no argument of {definition.name}()")
+    return flow_id
+
+
+def _checked_fresh(fresh: object, _: Definition) -> bool:
+    if not isinstance(fresh, bool):
+        raise TypeError(f"fresh= takes True or False, not {fresh!r}")
+    return fresh
+
+
+def _checked_keep(keep: object, _: Definition) -> frozenset[str]:
+    if isinstance(keep, (str, Function)) or not isinstance(keep, Iterable):
+        raise TypeError(f"keep= takes a list of actions, or of their names, not {keep!r}")
+    names = []
+    for one in keep:
+        if not isinstance(one, (str, Action)):
+            raise TypeError(f"keep= takes actions, or their names, not {one!r}")
+        names.append(one if isinstance(one, str) else one._definition.name)
+    return frozenset(names)
+
+
+def _checked_on_change(on_change: object, _: Definition) -> OnChange:
+    if on_change not in get_args(OnChange):
+        raise ValueError(f"on_change= takes 'report' or 'error', not {on_change!r}")
+    return on_change  # type: ignore[return-value]
+
+
+_DURABLE_CHECKS: Mapping[str, Callable[[object, Definition], Any]] = {
+    "flow_id": _checked_flow_id,
+    "fresh": _checked_fresh,
+    "keep": _checked_keep,
+    "on_change": _checked_on_change,
+}
 
 
 def _checked_name(name: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from concurrent.futures._base import FINISHED
 from contextvars import Context, copy_context
 from types import CodeType
 from typing import Any, Protocol
@@ -89,6 +90,9 @@ def start_action(definition: Definition, arguments: Mapping[str, Any], origin: O
             return earlier
     owner: Owner = session if parent is None else owner_of(session, parent, definition)
     run = new_run(session, parent, definition, arguments, origin)
+    call = None if parent is None or parent._place is None else parent._place.call(definition, arguments, run)
+    if call is not None and call.is_recorded:
+        return replayed(session, definition, arguments, owner, run, call)
     attempt: StartedAttempt
     if definition.is_async:
         attempt = LoopAttempt(definition, run, copy_context(), session.clock, session.loop())
@@ -97,7 +101,21 @@ def start_action(definition: Definition, arguments: Mapping[str, Any], origin: O
         attempt = RemoteAttempt(definition, run, copy_context(), session.clock, executor)
     else:
         attempt = ActionAttempt(definition, run, copy_context(), session.clock, session.actions)
-    return start(attempt, arguments, owner, session.unfinished, attempt._submit)
+    return start(attempt, arguments, owner, session.unfinished, attempt._submit, call)
+
+
+def replayed(
+    session: Session, definition: Definition, arguments: Mapping[str, Any], owner: Owner, run: Run, call: Any
+) -> Future[Any]:
+    """A future that has ended already, with the outcome that the journal has of `call`."""
+    run.started = run.queued
+    result, error = call.replay(run)
+    attempt = StartedAttempt(definition, run, Context(), session.clock)
+
+    def end() -> None:
+        attempt._future._settle(FINISHED, result, error)
+
+    return start(attempt, arguments, owner, session.unfinished, end)
 
 
 def call_action(definition: Definition, arguments: Mapping[str, Any], origin: Origin) -> Any:
@@ -116,7 +134,9 @@ def call_action(definition: Definition, arguments: Mapping[str, Any], origin: Or
             for listener in listeners:
                 listener((run, None))
         run.started = run.queued
-        if definition.retry is None:
+        if parent is not None and parent._place is not None:
+            result = _inline_recorded(definition, arguments, run, parent)
+        elif definition.retry is None:
             result = _try_inline(definition, arguments, run, parent)
         else:
             result = _try_inline_often(definition, arguments, run, parent)
@@ -140,6 +160,25 @@ def _close(session: Session, run: Run, outcome: Status, text: str | None) -> Non
     run.end(outcome, time.monotonic(), text)
     session.archive.append(run)
     session.unfinished.pop(run, None)
+
+
+def _inline_recorded(definition: Definition, arguments: Mapping[str, Any], run: Run, parent: Attempt) -> Any:
+    """Runs it, unless the journal has its outcome; then it gets it."""
+    __tracebackhide__ = True
+    call = parent._place.call(definition, arguments, run)
+    if call.is_recorded:
+        result, error = call.replay(run)
+        if error is not None:
+            raise error
+        return result
+    once_or_often = _try_inline if definition.retry is None else _try_inline_often
+    try:
+        result = once_or_often(definition, arguments, run, parent)
+    except BaseException as error:
+        call.keep(run, None, error)
+        raise
+    call.keep(run, result, None)
+    return result
 
 
 def _try_inline(definition: Definition, arguments: Mapping[str, Any], run: Run, parent: Attempt | None) -> Any:

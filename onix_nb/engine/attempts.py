@@ -24,7 +24,7 @@ from typing import Any, Final, Self
 from ..errors import AttemptTimeoutError, RunCancelled
 from ..model.attempt import Attempt, current
 from ..model.definition import Definition
-from ..model.future import Future, Owner, settling
+from ..model.future import Future, Owner, Recorder, settling
 from ..model.run import Run, Span, error_text
 from ..model.waiter import Waiter
 from .clock import Alarm, Clock
@@ -239,6 +239,7 @@ def start(
     owner: Owner,
     unfinished: dict[Run, Future[Any] | None],
     submit: Callable[[], None],
+    recorder: Recorder | None = None,
 ) -> Future[Any]:
     """Puts an attempt into the accounts of its owner, and brings it to where it runs.
 
@@ -247,6 +248,7 @@ def start(
     """
     future: Future[Any] = Future(attempt.run, arguments, owner, attempt)
     attempt._future = future
+    future._recorder = recorder
     try:
         unfinished[attempt.run] = future
         if listeners:

@@ -12,9 +12,9 @@ from .. import config
 from ..errors import LeakedFutureError, LeakedFutureWarning
 from ..model.attempt import current
 from ..model.definition import Definition
-from ..model.future import JOINED, LOOKED, NEW, Future, Owner
+from ..model.future import JOINED, LOOKED, NEW, Future, Owner, Recorder
 from ..model.run import Run
-from .actions import Origin, new_run, owner_of
+from .actions import Origin, new_run, owner_of, replayed
 from .aio import cancel_task, run_flow
 from .attempts import ThreadAttempt, start
 from .session import MOST_TOLD, Session, and_more, live, warn_unseen
@@ -23,12 +23,13 @@ from .session import MOST_TOLD, Session, and_more, live, warn_unseen
 class FlowAttempt(ThreadAttempt):
     """The one try of a flow. It owns the futures that the flow starts."""
 
-    __slots__ = ("_body", "_children", "_open", "_session")
+    __slots__ = ("_body", "_children", "_open", "_place", "_session")
 
     _session: Session
 
-    def _adopt(self, session: Session) -> None:
+    def _adopt(self, session: Session, place: Any) -> None:
         self._session = session
+        self._place = place
         # The children that are unfinished or not consumed, in the order of starting. Changed by
         # any thread, one atomic operation at a time.
         self._children: dict[Future[Any], None] = {}
@@ -164,7 +165,24 @@ def start_flow(definition: Definition, arguments: Mapping[str, Any], origin: Ori
             return earlier
     owner = owner_of(session, parent, definition)
     run = new_run(session, parent, definition, arguments, origin)
-    attempt = FlowAttempt(definition, run, copy_context(), session.clock, session.flows)
-    attempt._adopt(session)
-    submit = attempt._submit if parent is not None else lambda: session.gate.admit(attempt)
-    return start(attempt, arguments, owner, session.unfinished, submit)
+
+    def begin(place: Any, recorder: Recorder | None) -> Future[Any]:
+        attempt = FlowAttempt(definition, run, copy_context(), session.clock, session.flows)
+        attempt._adopt(session, place)
+        submit = attempt._submit if parent is not None else lambda: session.gate.admit(attempt)
+        return start(attempt, arguments, owner, session.unfinished, submit, recorder)
+
+    if parent is not None and parent._place is not None:
+        return begin(parent._place.child(definition, arguments, run), None)
+    if definition.durable is None:
+        return begin(None, None)
+    from .durable import start_durable  # SQLite is for those who use it
+
+    return start_durable(
+        session,
+        definition,
+        arguments,
+        run,
+        begin,
+        lambda call: replayed(session, definition, arguments, owner, run, call),
+    )

@@ -31,6 +31,8 @@ def set_nested(on: bool) -> None:
     Raises:
         ValueError: The running loop is none of asyncio's own kinds.
     """
+    if on == bool(_replaced):  # nothing to change: no lock, which a finalizer might wait for
+        return
     if not on:
         with _changing:
             _restore()

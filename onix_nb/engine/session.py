@@ -16,7 +16,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
 from .. import config
@@ -54,6 +54,10 @@ class Execution(Protocol):
 
     def opened(self, future: Future[Any]) -> None:
         """The cell has started `future`."""
+
+
+# Called when the process ends, before what runs is cancelled. Survives a reload of this module.
+before_exit: list[Callable[[], None]] = globals().get("before_exit", [])
 
 
 class Session:
@@ -179,6 +183,8 @@ class Session:
 
     def shut_down(self) -> None:
         """Waits a little for the calls of executors, then stops what runs."""
+        for close in before_exit:
+            close()
         calls = [future for run, future in self.unfinished.copy().items() if future and run.kind == "call"]
         wait_all(calls, EXIT_GRACE)
         self.report(self.unseen())

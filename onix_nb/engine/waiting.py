@@ -13,10 +13,11 @@ import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Set
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from .. import config
 from ..explore.runs import Runs
+from ..model.attempt import current
 from ..model.future import SETTLED, Future, settling
 from ..model.parking import block, checked_timeout, checkpoint
 from ..model.process import refuse_in_child
@@ -59,6 +60,16 @@ class DoneAndNotDone(NamedTuple, Generic[T]):
 
 
 DoneAndNotDone.__module__ = "onix_nb"
+
+
+class Choice(Protocol):
+    """Where a durable flow records which futures were done when it looked, one look after the other."""
+
+    def recorded(self) -> list[Future[Any]] | None:
+        """What the next look saw when the flow ran before, in order; None: it has to look."""
+
+    def keep(self, done: Iterable[Future[Any]]) -> None:
+        """Records what it saw now."""
 
 
 class Inbox:
@@ -223,12 +234,25 @@ def wait(
     members: set[Future[T]] = futures if type(futures) is _Remaining else _futures(futures, "wait")
     if inbox is None or return_when != FIRST_COMPLETED:
         _refuse_beyond_seed(members, return_when)
-    if return_when == FIRST_COMPLETED:
-        return _wait_first(members, timeout, inbox)
-    if return_when == ALL_COMPLETED:
-        wait_all(futures if isinstance(futures, (list, tuple)) else members, timeout)
+    if return_when == ALL_COMPLETED and timeout is None:
+        wait_all(futures if isinstance(futures, (list, tuple)) else members, None)
         return _split(members)
-    return _wait_exception(members, timeout)
+    choice = _choice(f"wait {return_when}", members)
+    if choice is not None and (done := choice.recorded()) is not None:
+        wait_all(done, None)
+        for future in done:
+            future._joined()
+        return DoneAndNotDone(set(done), members.difference(done))
+    if return_when == FIRST_COMPLETED:
+        waited = _wait_first(members, timeout, inbox)
+    elif return_when == ALL_COMPLETED:
+        wait_all(futures if isinstance(futures, (list, tuple)) else members, timeout)
+        waited = _split(members)
+    else:
+        waited = _wait_exception(members, timeout)
+    if choice is not None:
+        choice.keep(waited.done)
+    return waited
 
 
 wait.__module__ = "onix_nb"
@@ -258,7 +282,9 @@ def as_completed(futures: Iterable[Future[T]], timeout: float | None = None) -> 
     checkpoint()
     timeout = checked_timeout(timeout)
     deadline = None if timeout is None else time.monotonic() + timeout
-    return _as_completed(_futures(futures, "as_completed"), deadline)
+    members = _futures(futures, "as_completed")
+    choice = _choice("as_completed", members)
+    return _as_completed(members, deadline) if choice is None else _as_recorded(choice, members, deadline)
 
 
 as_completed.__module__ = "onix_nb"
@@ -283,6 +309,33 @@ def _as_completed(remaining: set[Future[T]], deadline: float | None) -> Generato
                 yield settled.pop()  # and keep no reference to what was yielded
     finally:
         inbox.detach(remaining)
+
+
+def _choice(what: str, members: set[Future[Any]]) -> Choice | None:
+    """Where a durable flow records which of `members` were done; None for all others."""
+    attempt = current.get()
+    return None if attempt is None or attempt._place is None else attempt._place.choice(what, members)
+
+
+def _as_recorded(choice: Choice, remaining: set[Future[T]], deadline: float | None) -> Generator[Future[T], None, None]:
+    """As `_as_completed`, in the order in which they came when the flow ran first."""
+    total, inbox = len(remaining), None
+    while remaining:
+        done = choice.recorded()
+        if done is None:
+            waited = _wait_first(remaining, None if deadline is None else max(0, deadline - time.monotonic()), inbox)
+            done, remaining = list(waited.done), waited.not_done
+            inbox = remaining.take_inbox()  # type: ignore[attr-defined]
+            choice.keep(done)
+        else:
+            wait_all(done, None)
+            remaining = remaining.difference(done)
+        if not done:
+            raise TimeoutError(f"{len(remaining)} (of {total}) futures unfinished")
+        done.reverse()
+        while done:
+            done[-1]._joined()
+            yield done.pop()  # and keep no reference to what was yielded
 
 
 def _futures(futures: Iterable[Any], caller: str) -> set[Future[Any]]:

@@ -25,7 +25,7 @@ from . import html
 
 RECORD: Final = struct.Struct("<IIIHBBIIIHH")
 STATUSES: Final[tuple[Status, ...]] = ("pending", "running", "succeeded", "failed", "cancelled")
-STOPPING, LEAKED, CANCELLABLE = 1, 2, 4
+STOPPING, LEAKED, CANCELLABLE, REPLAYED = 1, 2, 4, 8
 
 # Bytes of one delta, and of a snapshot, with their heads.
 DELTA_BYTES: Final = 64_000
@@ -238,7 +238,10 @@ class Feed:
             row.parent + 1,
             self._names[row.name],
             STATUSES.index(status),
-            STOPPING * run.stopping | LEAKED * run.leaked | CANCELLABLE * (row.future is not None),
+            STOPPING * run.stopping
+            | LEAKED * run.leaked
+            | CANCELLABLE * (row.future is not None)
+            | REPLAYED * (run.first_ran is not None),
             self._since(run.queued),
             0 if started is None else self._since(started) + 1,
             0 if finished is None else self._since(finished) + 1,

@@ -6,6 +6,7 @@ texts or small containers of such; everything else by its type.
 
 from __future__ import annotations
 
+import datetime
 import functools
 import html
 import itertools
@@ -92,6 +93,8 @@ class Row:
         """The status, and what else is to be said of it."""
         run = self.run
         word = "still stopping" if run.stopping else str(run.status)
+        if run.first_ran is not None:
+            word = "replayed" if run.status == "succeeded" else f"{word}, replayed"
         return word + ", leaked" * run.leaked + f" ({run.attempt})" * (run.attempt > 1)
 
 
@@ -108,6 +111,9 @@ def details(row: Row) -> dict[str, str]:
     if run.started is not None:
         said += [f"{began:%Y-%m-%d %H:%M:%S} UTC", f"queued {seconds(run.started - run.queued)}"]
         said.append(f"ran {seconds(run.elapsed or 0.0)}")
+    if run.first_ran is not None:
+        first = datetime.datetime.fromtimestamp(run.first_ran, datetime.UTC)
+        said.append(f"replayed from the journal, first ran {first:%Y-%m-%d %H:%M:%S} UTC")
     for span in run.spans or ():
         said.append(f"attempt {span.attempt}: {preview_text(span.error or '')}")
     members = itertools.islice(run.arguments.items(), LONGEST_DETAIL)

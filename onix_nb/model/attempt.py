@@ -37,6 +37,9 @@ class Attempt:
 
     __slots__ = ("_base", "_stop", "_thread", "_waiting_for", "_wakers", "attempt", "run")
 
+    # Where a flow that is recorded stands in its journal; None for all others.
+    _place: Any = None
+
     def __init__(self, run: Run, number: int = 1, base: Attempt | None = None) -> None:
         self.run = run
         self.attempt = number

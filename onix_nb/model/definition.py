@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from .future import Future
 from .retry import RetryPolicy
@@ -25,6 +25,30 @@ class Masked:
 MASKED: Final = Masked()
 
 
+OnChange = Literal["report", "error"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Durability:
+    """How a durable flow is kept and resumed.
+
+    Attributes:
+        flow_id: The template of its id, such as `"nightly:{day}"`; None for its name and arguments.
+        fresh: Whether it starts anew, whatever is recorded.
+        keep: The names of actions whose results are reused though their code has changed.
+        on_change: Whether a recorded flow whose code has changed goes on with a report, or is refused.
+        code: Of a cell: the digest of its code. A cell that has ended runs again, for the names that it binds.
+        uses: Of a cell: the actions and flows that it uses.
+    """
+
+    flow_id: str | None = None
+    fresh: bool = False
+    keep: frozenset[str] = frozenset()
+    on_change: OnChange = "report"
+    code: bytes | None = None
+    uses: tuple[Any, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Definition:
     """A function with its options.
@@ -40,6 +64,7 @@ class Definition:
         placement: What an executor is told in addition, by its name: `{"dask": {...}}`.
         secrets: The names of the parameters whose values are masked.
         is_open: Whether it takes keywords of any name, which may be secrets, too.
+        durable: How it is kept in the journal; None for a flow, or an action, that is not durable by itself.
     """
 
     name: str
@@ -52,6 +77,7 @@ class Definition:
     is_open: bool = False
     executor: Any = None
     placement: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    durable: Durability | None = None
 
     def record(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """The arguments as a record may keep them: big values summed up, secrets masked.

@@ -11,9 +11,11 @@ import decimal
 import dis
 import fractions
 import functools
+import itertools
 import pathlib
 import types
 import uuid
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, Final
 
@@ -77,13 +79,12 @@ def of_function(function: Any) -> Hashable:
     Functions and classes of the notebook that it uses count in the same way; those of libraries by their name and
     code. Line numbers, files and docstrings do not count.
     """
-    return _Walk().of(function)
+    return Walk().of(function)
 
 
 def of_code(codes: tuple[types.CodeType, ...], names: Mapping[str, Any]) -> Hashable:
     """Of code that runs with `names` as its globals: the body of a cell."""
-    walk = _Walk()
-    return tuple((_code(code), walk.read(code, names)) for code in codes)
+    return Walk().cells(codes, names)
 
 
 class _TooBig(Exception):
@@ -131,16 +132,34 @@ class _Budget:
             raise _TooBig
 
 
-class _Walk:
-    """Follows what a function uses; each function and class is looked at once."""
+class Walk:
+    """Follows what a function uses; each function and class is looked at once.
+
+    What it ends at is what `leaf` and `library_class` say: here, values of this process. `digest.py` has others.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[int, object]] = {}
+        # The actions and flows that it came to.
+        self.met: list[Any] = []
+
+    def leaf(self, value: Any) -> Hashable:
+        """A value that is neither a function nor made of functions."""
+        return of_value(value)
+
+    def library_class(self, kind: type) -> Hashable:
+        """A class that is not of the notebook."""
+        return Same(kind)
+
+    def cells(self, codes: tuple[types.CodeType, ...], names: Mapping[str, Any]) -> Hashable:
+        """Code that runs with `names` as its globals."""
+        return tuple((_code(code), self.read(code, names)) for code in codes)
 
     def of(self, value: Any) -> Hashable:
         """What `value` is, as something that a function uses."""
         parts = getattr(type(value), "_fingerprinted", None)
         if parts is not None:
+            self.met.append(value)
             return "onix", tuple(map(self.of, parts(value)))
         if isinstance(value, (types.FunctionType, type)):
             if id(value) in self._seen:
@@ -161,7 +180,7 @@ class _Walk:
             return "module", value.__name__
         if type(value) is functools._lru_cache_wrapper:
             return "cached", self.of(value.__wrapped__)
-        return of_value(value)
+        return self.leaf(value)
 
     def read(self, code: types.CodeType, names: Mapping[str, Any]) -> Hashable:
         """The globals that code reads, as far as they are there."""
@@ -183,7 +202,7 @@ class _Walk:
 
     def _class(self, kind: type) -> Hashable:
         if kind.__module__ != "__main__":
-            return Same(kind)
+            return self.library_class(kind)
         members = {name: member for name, member in vars(kind).items() if name not in _OF_THE_CLASS}
         return "class", kind.__qualname__, tuple(map(self.of, kind.__bases__)), self._named(members)
 
@@ -193,7 +212,17 @@ class _Walk:
 
 # What Python itself puts into a class, and what does not count.
 _OF_THE_CLASS: Final = frozenset(
-    {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__", "__annotate__"}
+    {
+        "__dict__",
+        "__weakref__",
+        "__doc__",
+        "__module__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__annotate__",
+        "_member_map_",  # of an enum: its members, once more
+        "_value2member_map_",
+    }
 )
 
 
@@ -215,7 +244,7 @@ def _code(code: types.CodeType) -> Hashable:
         code.co_argcount,
         code.co_posonlyargcount,
         code.co_kwonlyargcount,
-        tuple(_constant(constant) for constant in _without_docstring(code)),
+        tuple(_constant(constant) for constant in _without_places(code, _without_docstring(code))),
     )
 
 
@@ -224,6 +253,20 @@ def _without_docstring(code: types.CodeType) -> tuple[Any, ...]:
     first = code.co_consts[:1]
     has = code.co_flags & 0x4000000 if _FLAGGED else not code.co_name.startswith("<")
     return (None, *code.co_consts[1:]) if has and first and isinstance(first[0], str) else code.co_consts
+
+
+def _without_places(code: types.CodeType, constants: tuple[Any, ...]) -> tuple[Any, ...]:
+    """From 3.13 on the body of a class has its line, and the names of attributes in the order of a set."""
+    if "__firstlineno__" not in code.co_names:
+        return constants
+    loaded = [one for one in dis.get_instructions(code) if one.opname in ("LOAD_CONST", "STORE_NAME")]
+    uses = Counter(one.arg for one in loaded if one.opname == "LOAD_CONST")
+    places = {
+        before.arg
+        for before, one in itertools.pairwise(loaded)
+        if one.argval in ("__firstlineno__", "__static_attributes__") and uses[before.arg] == 1
+    }
+    return tuple(None if index in places else constant for index, constant in enumerate(constants))
 
 
 # From 3.13 on a flag says whether there is a docstring.

@@ -8,7 +8,8 @@ on a lock of its own, and the stdlib's `wait`, `as_completed` and `wrap_future`,
 How a future settles, in `_settle`:
 
 1. claim: under `settling`, one caller wins the right to settle it, and stores the outcome. The
-   others are told no. If nobody watches, it commits at once.
+   others are told no. If nobody watches, it commits at once. The outcome of a run that is recorded
+   is kept for good first: its `Recorder` calls for the next steps when that is done.
 2. announce: every watcher hears that the future is about to settle. So whatever is `done()` has
    been announced before, and a repeated `wait` misses none.
 3. commit: under `settling` (and under the condition, if there is one) `_state` becomes final, and
@@ -75,6 +76,16 @@ class Owner(Protocol):
         """`future` is nobody's concern any more."""
 
 
+class Recorder(Protocol):
+    """Who keeps the outcome of a run for good before anybody may see it."""
+
+    def record(self, future: Future[Any], conclude: Callable[[], None]) -> None:
+        """Keeps the outcome that `future` was claimed with, and calls `conclude`: before it returns, or later.
+
+        It must not raise; it may replace an outcome that could not be kept.
+        """
+
+
 class Watcher(Protocol):
     """Who wants to hear when a future settles."""
 
@@ -117,6 +128,7 @@ class Future(concurrent.futures.Future[T]):
         "_cond",
         "_exception",
         "_owner",
+        "_recorder",
         "_result",
         "_seen",
         "_state",
@@ -143,6 +155,7 @@ class Future(concurrent.futures.Future[T]):
         self._exception: BaseException | None = None
         self._seen = NEW
         self._claimed = False  # between claim and commit
+        self._recorder: Recorder | None = None
         self._watchers: list[Watcher] | None = None
         self._callbacks: list[Callable[[Future[T]], object]] | None = None
         self._cond: threading.Condition | None = None
@@ -352,6 +365,7 @@ class Future(concurrent.futures.Future[T]):
         now = time.monotonic() if at is None else at
         error = None if exception is None or run is None else error_text(exception)
         outcome = _STATUS.get(state) if exception is None else "failed"
+        recorder = self._recorder if state == FINISHED else None
         ours = False
         try:
             with settling:
@@ -370,12 +384,15 @@ class Future(concurrent.futures.Future[T]):
                     run.finished = now
                     run.error = error
                     run._outcome = outcome
-                alone = self._watchers is None and self._cond is None
+                alone = recorder is None and self._watchers is None and self._cond is None
                 if alone:  # nobody to announce it to: claim and commit in one
                     self._state = state
                 else:
                     self._claimed = True
-            self._conclude(state, current_one, alone)
+            if recorder is None:
+                self._conclude(state, current_one, alone)
+            else:
+                recorder.record(self, lambda: self._conclude(state, current_one, alone=False))
         except BaseException:  # Ctrl-C hit us half way: what is claimed must settle all the same
             if ours:
                 self._conclude(state, current_one, alone)
@@ -386,7 +403,7 @@ class Future(concurrent.futures.Future[T]):
         """What follows the claim. Running it again does no harm."""
         if not alone:
             self._commit(state)
-        self._attempt = None
+        self._attempt = self._recorder = None
         if attempt is not None and state == CANCELLED_AND_NOTIFIED:
             attempt._interrupt()
         if self._owner is not None:

@@ -132,6 +132,8 @@ class Run:
         leaked: Whether its flow returned without consuming it.
         stopping: Whether it was cancelled, or timed out, while its thread goes on for now.
         worker: Which worker of an executor ran it last, for people; None on the kernel's own threads.
+        first_ran: For a run of which the journal had the outcome, so that it did not run again: when it ended
+            at first, in seconds since the epoch; else None.
         output: The end of what it printed, logged or warned of, as `output.text`; None for nothing.
             Only where the extension is loaded.
     """
@@ -146,6 +148,7 @@ class Run:
         "cell",
         "error",
         "finished",
+        "first_ran",
         "id",
         "kind",
         "leaked",
@@ -188,6 +191,7 @@ class Run:
         self.leaked = False
         self.stopping = False
         self.worker: str | None = None
+        self.first_ran: float | None = None
         self.output: Output | None = None
 
     @property

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from IPython.core.interactiveshell import InteractiveShell
 
+from ..model import digest
 from ..model.fingerprint import of_code
 from ..model.future import Future
 
@@ -111,13 +112,18 @@ class CellBody:
         self._value: types.CodeType | None = None
         if isinstance(last, ast.Expr):
             self._value = compile(ast.Expression(last.value), file, "eval", flags=flags, dont_inherit=True)
-        codes = [code for code in (self.code, self._value) if code is not None]
-        self.is_async = any(code.co_flags & inspect.CO_COROUTINE for code in codes)
+        self._codes = (self.code,) if self._value is None else (self.code, self._value)
+        self.is_async = any(code.co_flags & inspect.CO_COROUTINE for code in self._codes)
 
     def fingerprint(self) -> Hashable:
         """What the cell does, with what it uses of the notebook now."""
+        return of_code(self._codes, self._names)
+
+    def digest(self) -> tuple[bytes, tuple[Any, ...]]:
+        """The same, for a durable flow: it holds in another kernel. With the actions and flows that it uses."""
+        met: list[Any] = []
         codes = (self.code,) if self._value is None else (self.code, self._value)
-        return of_code(codes, self._names)
+        return digest.of_code(codes, self._names, met), tuple(met)
 
     def run(self, names: dict[str, Any]) -> Any:
         """Runs the cell with `names` as its globals; the value of its last expression."""

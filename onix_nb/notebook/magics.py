@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import keyword
 import types
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
@@ -19,9 +19,12 @@ from ..engine.history import runs
 from ..engine.session import live
 from ..explore.runs import Runs
 from ..live.view import show
-from ..model.definition import Definition
+from ..model.definition import Definition, Durability, OnChange
 from .cells import CellBody, Landings, NamedFlows, in_batch, next_number
-from .executions import Execution
+from .executions import UNFINISHED, Execution
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @magics_class
@@ -44,6 +47,16 @@ class OnixMagics(Magics):
         choices=get_args(OnRerun),
         help="when the cell is run again while its flow goes on: attach to it (default), restart it, or run one more",
     )
+    @argument("--durable", action="store_true", help="record what its actions return, so that it survives the kernel")
+    @argument("--fresh", action="store_true", help="durable: start anew, and forget what is recorded")
+    @argument(
+        "--keep", metavar="ACTION", action="append", help="durable: reuse its results though its code has changed"
+    )
+    @argument(
+        "--on-change",
+        choices=get_args(OnChange),
+        help="durable: when the code has changed, report what runs (default), or raise at the first difference",
+    )
     @cell_magic
     def onix_flow(self, line: str, cell: str) -> None:
         """Run the cell as a flow in the background; it returns at once and shows the flow live.
@@ -52,6 +65,9 @@ class OnixMagics(Magics):
         notebook's names, taken when it starts. When it succeeds, the names that it has bound land
         in the notebook, between cells; a name that you have rebound meanwhile stays yours.
         The value of its last expression is the flow's result.
+
+        With `--durable` the outcome of each action is recorded in the journal of the notebook, under
+        NAME. After a restart of the kernel, run the cells again: the flow goes on where it was.
 
         In batch (papermill, nbclient, `nbconvert --execute`) the cell waits, as with `--wait`.
         """
@@ -65,7 +81,11 @@ class OnixMagics(Magics):
         body = CellBody(shell, cell)
         flow = name or f"cell {next_number(shell) - 1}"
         definition = Definition(
-            flow, "flow", self._landings.body(flow, body, local=options.local), is_async=body.is_async
+            flow,
+            "flow",
+            self._landings.body(flow, body, local=options.local),
+            is_async=body.is_async,
+            durable=_durability(options, name, body),
         )
         execution = live().execution
         future = None
@@ -87,6 +107,7 @@ class OnixMagics(Magics):
     @argument("--unfinished", action="store_true", help="only those that wait or run")
     @argument("--leaked", action="store_true", help="only those whose flow returned without consuming them")
     @argument("--frame", action="store_true", help="as a pandas DataFrame instead of a live view")
+    @argument("--journal", action="store_true", help="instead, what the journal of durable flows holds")
     @line_magic
     def onix_runs(self, line: str) -> Any:
         """Show what this kernel runs and ran, live; or a part of it.
@@ -94,6 +115,8 @@ class OnixMagics(Magics):
         `failed = %onix_runs --failed` gives the runs, as `onix.runs()` does.
         """
         options = parse_argstring(self.onix_runs, line)
+        if options.journal:
+            return _held()
         found = runs(name=_unquoted(options.name))
         entries = [
             (run, future)
@@ -146,12 +169,57 @@ class OnixMagics(Magics):
 
 # The magics that complete what follows them, with their options.
 _OPTIONS: Final[Mapping[str, Sequence[str]]] = {
-    "onix_runs": ("--failed", "--frame", "--leaked", "--unfinished"),
+    "onix_runs": ("--failed", "--frame", "--journal", "--leaked", "--unfinished"),
     "onix_timeline": (),
     "onix_cancel": ("--all",),
 }
 LINE_MAGICS: Final = tuple(_OPTIONS)
-UNFINISHED: Final = ("pending", "running")
+
+
+def _durability(options: Any, name: str | None, body: CellBody) -> Durability | None:
+    """What the options say of a durable flow; None without `--durable`."""
+    if not options.durable:
+        for option in ("fresh", "keep", "on_change"):
+            if getattr(options, option):
+                raise UsageError(f"%%onix_flow: --{option.replace('_', '-')} needs --durable")
+        return None
+    if name is None:
+        raise UsageError("%%onix_flow: --durable needs a NAME, under which the flow is found again")
+    if body.is_async:
+        raise UsageError("%%onix_flow: a durable cell can't await, because what it awaits has no order to repeat")
+    from ..engine.durable import tell_unfinished  # SQLite is for those who have a durable flow
+
+    tell_unfinished()
+    code, uses = body.digest()
+    on_change: OnChange = options.on_change or "report"
+    return Durability(None, options.fresh, frozenset(options.keep or ()), on_change, code, uses)
+
+
+def _held() -> pd.DataFrame:
+    """What the journal holds, a row for each durable flow."""
+    import pandas as pd  # for those who look
+
+    from ..engine.durable import held
+
+    flows = held()
+    return pd.DataFrame(
+        {
+            "id": [one.flow.id for one in flows],
+            "flow": [one.flow.name for one in flows],
+            "status": [one.flow.status for one in flows],
+            "started": _times(one.flow.started for one in flows),
+            "finished": _times(one.flow.finished for one in flows),
+            "calls": [one.calls for one in flows],
+            "bytes": [one.size for one in flows],
+        }
+    )
+
+
+def _times(seconds: Iterable[float | None]) -> pd.Series[Any]:
+    """Seconds since the epoch as UTC times."""
+    import pandas as pd
+
+    return pd.to_datetime(pd.Series(list(seconds), dtype="float64"), unit="s", utc=True).dt.round("s")
 
 
 def _unquoted(text: str | None) -> str | None:

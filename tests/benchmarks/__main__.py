@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ def _table(names: Sequence[str], *, guard: bool) -> None:
     for name in names:
         figure = FIGURES[name]
         found = measured(name, guard=guard)
-        mark = "" if figure.keeps(found.value, figure.asked) else "  MISSED"
+        mark = "" if figure.keeps(found.value, figure.asked) or math.isnan(found.value) else "  MISSED"
         asked = f"{'≥' if figure.least else '≤'} {figure.text(figure.asked)}"
         command = f"python -m tests.benchmarks {name}"
         row = layout.format(figure.title, asked, figure.text(found.value), found.beside + mark, command)

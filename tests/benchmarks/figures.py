@@ -9,8 +9,11 @@ The garbage collector stays on: a user has it on, too.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import gc
+import itertools
+import math
 import os
 import queue
 import subprocess
@@ -19,7 +22,7 @@ import tempfile
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor
 from statistics import median
 from typing import Any
@@ -320,6 +323,145 @@ def big_chart(n: int = 100_000, rounds: int = 3) -> Measured:
     return chart(n, rounds)
 
 
+def _bare_commits(folder: str) -> Callable[[], None]:
+    """Commits a row of the journal's size by SQLite itself, with the journal's settings."""
+    import sqlite3
+
+    from onix_nb.journal import schema
+
+    connection = sqlite3.connect(os.path.join(folder, "bare.sqlite"), isolation_level=None, check_same_thread=False)
+    for pragma in (
+        "PRAGMA journal_mode = WAL",
+        *schema.PRAGMAS,
+        *schema.WRITER_PRAGMAS,
+        "PRAGMA wal_autocheckpoint = 1000",
+    ):
+        connection.execute(pragma)
+    connection.execute("CREATE TABLE rows (number INTEGER PRIMARY KEY, data BLOB NOT NULL)")
+
+    def commit() -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT INTO rows (data) VALUES (?)", (b"x" * 300,))
+        connection.execute("COMMIT")
+
+    return commit
+
+
+@contextlib.contextmanager
+def _journal() -> Iterator[str]:
+    """A folder that durable flows are recorded in, on the disk of the repository: /tmp may be memory."""
+    import onix_nb as onix
+    from onix_nb.journal import codec
+
+    codec.user_key = lambda: bytes(32)  # no key is left behind
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=os.getcwd()) as folder:
+        onix.configure(journal=os.path.join(folder, "journal.sqlite"), max_workers=8)
+        yield folder
+
+
+def recorded(n: int = 3_000, warm: int = 300) -> Measured:
+    """Time of a recorded action that does nothing, over what is allowed: two commits of SQLite's, or one and 150 µs.
+
+    Medians of `n` of each, which alternate: what the disk does changes from second to second.
+    """
+    import onix_nb as onix
+
+    action = onix.action(_echo)
+
+    with _journal() as folder:
+        commit = _bare_commits(folder)
+
+        @onix.flow(durable=True)
+        def measuring() -> list[tuple[float, float]]:
+            return [(_seconds(lambda x=x: action(x=x)), _seconds(commit)) for x in range(n + warm)]
+
+        mine, peer = (median(found) * MICRO for found in zip(*measuring()[warm:], strict=True))
+    return Measured(mine / max(2 * peer, peer + 150), f"{mine:.0f} to {peer:.0f} µs a commit")
+
+
+def recorded_together(n: int = 400, rounds: int = 11) -> Measured:
+    """The time of each of `n` recorded actions, eight at a time, over that of one which is alone."""
+    import onix_nb as onix
+
+    action = onix.action(_echo)
+
+    @onix.flow(durable=True)
+    def measuring() -> tuple[Sequence[float], Sequence[float]]:
+        def together() -> None:
+            onix.wait([action.start(x=x) for x in range(n)])
+
+        def alone() -> float:
+            return median(_seconds(lambda x=x: action(x=x)) for x in range(n))
+
+        return _alternate(rounds, lambda: _seconds(together) / n, alone)
+
+    with _journal():
+        mine, peer = measuring()
+    return Measured(_ratio(mine, peer), f"{median(mine) * MICRO:.0f} to {median(peer) * MICRO:.0f} µs an action")
+
+
+def replayed(n: int = 10_000) -> Measured:
+    """Seconds until a flow that is started again has the results of `n` recorded actions."""
+    import onix_nb as onix
+    from onix_nb.engine import durable
+
+    ran: list[int] = []
+
+    @onix.action
+    def work(x: int) -> dict[str, Any]:
+        ran.append(x)
+        return {"x": x, "found": [1, 2, 3]}
+
+    @onix.flow(durable=True)
+    def measuring() -> int:
+        futures = [work.start(x=x) for x in range(n)]
+        onix.wait(futures)
+        if len(ran) == n:
+            raise LookupError("what it ends with the first time, so that it goes on")
+        return sum(future.result()["x"] for future in futures)
+
+    with _journal():
+        with contextlib.suppress(LookupError):
+            measuring()
+        durable.close_journals()
+        ran.clear()
+        with contextlib.redirect_stdout(sys.stderr):
+            seconds = _seconds(measuring)
+        assert not ran, f"{len(ran)} ran again"
+    return Measured(seconds, f"{seconds / n * MICRO:.0f} µs an action")
+
+
+def recorded_to_dbos(n: int = 200, rounds: int = 7) -> Measured:
+    """The time of a recorded action that does nothing, over that of a DBOS step that does nothing, on SQLite, too."""
+    import logging
+
+    import onix_nb as onix
+
+    try:
+        from dbos import DBOS
+    except ImportError:
+        return Measured(math.nan, "not measured: pip install 'onix_nb[bench]'")
+    logging.disable(logging.WARNING)
+    action = onix.action(_echo)
+    with _journal() as folder, contextlib.redirect_stdout(sys.stderr):
+        DBOS(config={"name": "bench", "system_database_url": f"sqlite:///{folder}/dbos.sqlite"})
+        step = DBOS.step()(_echo)
+
+        @onix.flow(durable=True)
+        def ours(turn: int) -> float:
+            return median(_seconds(lambda x=x: action(x=x)) for x in range(n))
+
+        @DBOS.workflow()
+        def theirs(turn: int) -> float:
+            return median(_seconds(lambda x=x: step(x)) for x in range(n))
+
+        DBOS.launch()
+        turns = itertools.count()
+        mine, peer = _alternate(rounds, lambda: ours(turn=next(turns)), lambda: theirs(next(turns)))
+        DBOS.destroy()
+    return Measured(_ratio(mine, peer), f"{median(mine) * MICRO:.0f} to {median(peer) * MICRO:.0f} µs a step")
+
+
 def _best(rounds: int, work: Callable[[], object]) -> Measured:
     return Measured(min(_seconds(work) for _ in range(rounds)), f"best of {rounds}")
 
@@ -378,6 +520,12 @@ FIGURES = {
         Figure("memory of a finished future with its run", 1.5, 1.5, " KB", memory, {"rounds": 1}),
         Figure("import onix_nb, over concurrent.futures and asyncio", 60, 150, " ms", imports, {"rounds": 9}),
         Figure("%load_ext onix_nb, over one of IPython's own", 150, 375, " ms", load, {"rounds": 9}),
+        Figure("recorded no-op action, over 2 SQLite commits or 1 and 150 µs", 1, 2, "×", recorded, {"n": 1_000}),
+        Figure(
+            "each of recorded actions, eight at a time, over one alone", 0.5, 1, "×", recorded_together, {"rounds": 5}
+        ),
+        Figure("replay of 10,000 recorded actions", 2, 8, " s", replayed, {}),
+        Figure("recorded no-op action, over a step of DBOS on SQLite", 0.2, 0.4, "×", recorded_to_dbos, {"rounds": 3}),
         Figure("to_frame() of 100,000 runs", 1.5, 6, " s", frame, {"rounds": 2}),
         Figure("to_frame() of 100 runs", 10, 1_000, " ms", small_frame, {}),
         Figure("timeline of 5,000 runs", 2, 8, " s", chart, {"rounds": 2}),

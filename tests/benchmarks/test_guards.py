@@ -87,6 +87,27 @@ def test_a_timeline_of_very_many_runs_is_a_matter_of_seconds() -> None:
     guard("big_chart")
 
 
+def test_a_recorded_action_costs_little_more_than_a_commit() -> None:
+    """One that does nothing: at most four bare commits of SQLite, or two and 300 µs (asked: half of it)."""
+    guard("recorded")
+
+
+def test_recorded_actions_that_end_together_share_commits() -> None:
+    """Of eight at a time each takes no longer than one alone (asked: 0.5 of it)."""
+    guard("recorded_together")
+
+
+def test_a_replay_of_many_actions_is_a_matter_of_seconds() -> None:
+    """10,000 in at most 8 s (asked: 2)."""
+    guard("replayed")
+
+
+def test_a_recorded_action_costs_a_fraction_of_a_step_of_dbos() -> None:
+    """Both do nothing, on SQLite: at most 0.4 (asked: 0.2)."""
+    pytest.importorskip("dbos", reason="pip install 'onix_nb[bench]'")
+    guard("recorded_to_dbos")
+
+
 @pytest.mark.parametrize(("value", "kept"), [(0.3, True), (0.85, True), (0.86, False), (3.0, False)])
 def test_a_figure_beyond_its_bound_is_told(value: float, kept: bool) -> None:
     """The control: the guards tell a slow figure from one that keeps its bound."""

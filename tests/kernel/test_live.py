@@ -357,7 +357,7 @@ def test_a_view_leaves_nine_tenths_of_the_throughput(working: Any) -> None:
     """10,000 no-ops of a flow that is shown, against one that is not: the best of alternating rounds."""
     working.ok(THROUGHPUT)
     found = []
-    for _ in range(3):  # other load on the machine may hit one side
+    for _ in range(8):  # other load on the machine may hit one side, for half a minute
         found.append(float(working.ok("ratio(10_000, 6)").value))
         if found[-1] >= 0.9:
             break

@@ -18,7 +18,9 @@ DEFAULTS = {
     "executor": "threads",
     "max_workers": None,
     "max_flows": None,
+    "on_rerun": "attach",
     "nested_asyncio": False,
+    "journal": None,
 }
 
 OTHERS: list[tuple[str, Any]] = [
@@ -31,7 +33,10 @@ OTHERS: list[tuple[str, Any]] = [
     ("max_workers", None),
     ("max_flows", 3),
     ("max_flows", None),
+    ("on_rerun", "restart"),
+    ("on_rerun", "parallel"),
     ("nested_asyncio", True),
+    ("journal", "/tmp/journal.sqlite"),
 ]
 
 
@@ -126,6 +131,11 @@ def test_a_block_leaves_the_settings_alone_that_it_did_not_change() -> None:
         ("max_workers", True, TypeError),
         ("max_flows", 0, ValueError),
         ("max_flows", True, TypeError),
+        ("on_rerun", "sideways", ValueError),
+        ("on_rerun", None, ValueError),
+        ("journal", 3, TypeError),
+        ("journal", b"journal", TypeError),
+        ("journal", "", ValueError),
         ("nested_asyncio", 1, TypeError),
         ("nested_asyncio", "yes", TypeError),
         ("max_flows", [], TypeError),
@@ -232,6 +242,7 @@ def test_variables_are_read_as_people_write_them(script: Callable[..., Any]) -> 
         ("ONIX_MAX_WORKERS", "0"),
         ("ONIX_MAX_WORKERS", "-2"),
         ("ONIX_MAX_FLOWS", "1.5"),
+        ("ONIX_ON_RERUN", "sideways"),
         ("ONIX_NESTED_ASYNCIO", "perhaps"),
     ],
 )

@@ -40,11 +40,22 @@ ERRORS = {
     "AttemptTimeoutError": (onix.errors.OnixError, TimeoutError),
     "DeadlockError": (onix.errors.OnixError, RuntimeError),
     "ExecutorError": (onix.errors.OnixError, RuntimeError),
+    "JournalBusyError": (onix.errors.JournalError,),
+    "JournalDamagedError": (onix.errors.JournalError,),
+    "JournalError": (onix.errors.OnixError,),
+    "JournalRefusedError": (onix.errors.JournalError,),
+    "JournalValueError": (onix.errors.JournalError,),
+    "JournalVersionError": (onix.errors.JournalError,),
+    "JournalWriteError": (onix.errors.JournalError,),
     "LeakedFutureError": (onix.errors.OnixError,),
+    "NondeterminismError": (onix.errors.OnixError, RuntimeError),
+    "RecordedError": (onix.errors.OnixError,),
     "RunCancelled": (BaseException,),
     "TransferError": (onix.errors.ExecutorError,),
     "LeakedFutureWarning": (UserWarning,),
+    "LostOutcomeWarning": (UserWarning,),
     "UnseenFailureWarning": (UserWarning,),
+    "UnstableArgumentWarning": (UserWarning,),
 }
 
 DOCUMENTED = [name for name in NAMES if not name.isupper()]

@@ -20,6 +20,7 @@ LAYERS = (
     "config",
     "model",
     "executors",
+    "journal",
     "explore",
     "engine",
     "functions",

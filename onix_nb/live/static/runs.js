@@ -4,7 +4,7 @@
 const STATUSES = ["pending", "running", "succeeded", "failed", "cancelled"];
 const GLYPHS = ["○", "◐", "✓", "✗", "⊘"];
 const [PENDING, RUNNING, , FAILED] = [0, 1, 2, 3];
-const STOPPING = 1, LEAKED = 2, CANCELLABLE = 4;
+const STOPPING = 1, LEAKED = 2, CANCELLABLE = 4, REPLAYED = 8;
 
 const RECORD = 32; // bytes of one row, see `feed.py`
 const ROW_HEIGHT = 22; // pixels, as in `runs.css`
@@ -123,6 +123,7 @@ class Store {
 /** What stands in the first column. */
 function word(row) {
   let text = row.flags & STOPPING ? "still stopping" : STATUSES[row.status];
+  if (row.flags & REPLAYED) text = text === "succeeded" ? "replayed" : `${text}, replayed`;
   if (row.flags & LEAKED) text += ", leaked";
   if (row.attempt > 1) text += ` (${row.attempt})`;
   return text;

@@ -1,0 +1,37 @@
+"""Which journals there are: each kernel notes the one that it opens, so that a page of the server can list them.
+
+A note is a small file of its own in Jupyter's data folder; nothing in it is trusted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+from . import codec
+
+
+def register(journal: Path) -> None:
+    """Notes where a journal is. Where that can't be written nothing is lost but its line in the list."""
+    with contextlib.suppress(OSError):
+        folder = codec.data_folder() / "journals"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        note = folder / f"{hashlib.sha256(os.fsencode(journal)).hexdigest()[:32]}.json"
+        new = note.with_suffix(f".{os.getpid()}")
+        new.write_text(json.dumps({"path": os.fspath(journal), "opened": time.time()}))
+        os.replace(new, note)
+
+
+def registered() -> list[Path]:
+    """The journals that were noted, the last opened first, whether or not they are still there."""
+    found: list[tuple[float, Path]] = []
+    with contextlib.suppress(OSError):
+        for note in (codec.data_folder() / "journals").glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                told = json.loads(note.read_text())
+                found.append((float(told["opened"]), Path(told["path"])))
+    return [path for _, path in sorted(found, reverse=True)]
