@@ -14,7 +14,6 @@ as an asynchronous exception after a second of grace. Two promises make that saf
 from __future__ import annotations
 
 import time
-from _thread import get_ident
 from collections.abc import Callable, Mapping
 from concurrent.futures._base import FINISHED
 from contextvars import Context
@@ -25,6 +24,7 @@ from ..errors import AttemptTimeoutError, RunCancelled
 from ..model.attempt import Attempt, current
 from ..model.definition import Definition
 from ..model.future import Future, Owner, Recorder, settling
+from ..model.interrupting import raise_in, take_back
 from ..model.run import Run, Span, error_text
 from ..model.waiter import Waiter
 from .clock import Alarm, Clock
@@ -177,7 +177,7 @@ class ThreadAttempt(StartedAttempt):
         """Takes back an asynchronous exception that was sent and has not been raised."""
         if self._interrupting and self._sent is not None:
             self._sent.park()
-            _send(get_ident(), None)
+            take_back()
 
     def _interrupt(self) -> None:
         super()._interrupt()
@@ -198,16 +198,8 @@ class ThreadAttempt(StartedAttempt):
                 return
             self._sent = sent
             self._interrupting = True
-        _send(thread, RunCancelled)
+        raise_in(thread)
         sent.wake()
-
-
-def _send(thread: int, exception: type[BaseException] | None) -> None:
-    """Raises `exception` in `thread` at its next bytecode; None takes back one not yet raised."""
-    import ctypes  # only when needed: it takes some milliseconds
-
-    set_exception: Callable[..., int] = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    set_exception(ctypes.c_ulong(thread), None if exception is None else ctypes.py_object(exception))
 
 
 def add_span(run: Run, begun: float, error: BaseException) -> None:

@@ -1,18 +1,22 @@
 """Actions on all cores: worker processes of loky.
 
-Beside loky's queues each worker has a connection of its own to the kernel. On it the worker tells that a call begins,
-before it does, and what it prints; the kernel tells which call has to stop. Its end tells each of them that the other
-is gone: a worker whose kernel died ends, and the kernel knows what a dead worker had begun.
+Beside loky's queues each worker has a connection of its own to the kernel. On it the worker tells which call it runs,
+and what that prints; the kernel tells which call has to stop. Its end tells each of them that the other is gone: a
+worker whose kernel died ends.
 
 loky fails every call when one worker dies. Those that had begun are lost; those that had not go to the next pool.
+Which ones had begun, the dead have left in a file: short calls begin too often to tell the kernel of each in time.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import itertools
 import json
+import mmap
 import os
+import pickle
 import signal
 import socket
 import threading
@@ -37,6 +41,13 @@ IDLE_SECONDS: Final = 300
 # Seconds for what a dead worker told last to be read.
 LAST_WORDS: Final = 2.0
 
+# Seconds between two of a worker's messages of which call it runs.
+PACE: Final = 0.01
+
+# So many of the calls that a worker began last are known after its death. Those before had been answered by then: so
+# many answers do not fit into a pipe.
+BEGUN: Final = 4096
+
 # So many pools may die, one after the other, before any of their calls has begun.
 STILLBORN: Final = 3
 
@@ -44,13 +55,14 @@ STILLBORN: Final = 3
 class _Sent:
     """A call that was handed to a pool."""
 
-    __slots__ = ("call", "future", "needed", "packed", "pid", "pool")
+    __slots__ = ("call", "data", "future", "key", "needed", "pid", "pool")
 
-    def __init__(self, call: Call, packed: Packed, needed: Needed) -> None:
+    def __init__(self, call: Call, key: str, data: bytes, needed: Needed) -> None:
         self.call = call
-        self.packed = packed
+        self.key = key
+        self.data = data
         self.needed = needed
-        self.future: concurrent.futures.Future[Reply]
+        self.future: concurrent.futures.Future[bytes]
         self.pool: _Pool
         self.pid: int | None = None  # of the worker that has begun it
 
@@ -67,6 +79,8 @@ class Processes:
         self._retired: list[_Pool] = []  # with other numbers of workers, which may not have ended
         self._closed = False
         self._stillborn = 0  # pools that died one after the other before a call had begun
+        self._keys = itertools.count(1)
+        self._cores = loky.cpu_count()
         # Guards the choice of `_pool` and `_shared`. No call of ours or of loky's is made on a call's account under it.
         self._choosing = threading.Lock()
         _processes.add(self)
@@ -75,8 +89,10 @@ class Processes:
         """Packs the call, and hands it to the pool."""
         needed = Needed(self._files())
         try:
-            packed = pack_call(call, needed)
-            self._send(_Sent(call, packed, needed))
+            key = str(next(self._keys))
+            # Pickled here, as loky's own pickler is slow with classes.
+            data = pickle.dumps(pack_call(call, needed, key), 5)
+            self._send(_Sent(call, key, data, needed))
         except BaseException:
             needed.release()
             raise
@@ -112,7 +128,7 @@ class Processes:
 
     def _current(self) -> _Pool:
         """The pool for the next call: a new one after a worker died, or after `configure(max_workers=...)`."""
-        workers = config.current.max_workers or loky.cpu_count()
+        workers = config.current.max_workers or self._cores
         if self._closed:
             raise ExecutorError("the worker processes were ended")
         folder = self._files().folder
@@ -181,6 +197,7 @@ class _Pool:
         self.broken = False
         self._begun = False  # a call has been handed to it
         self._owner = owner
+        self._folder = folder
         secret = os.urandom(32)
         self._listener = Listener(os.path.join(folder, f"kernel-{id(self)}"), "AF_UNIX", 64, secret)
         self._address = self._listener.address
@@ -204,12 +221,13 @@ class _Pool:
     def submit(self, sent: _Sent) -> None:
         """Hands a call to loky."""
         sent.pool, sent.pid = self, None
-        self._sent[sent.packed.key] = sent
+        self._sent[sent.key] = sent
         try:
-            with _undisturbed():
-                sent.future = self._executor.submit(_perform, sent.packed)
+            # When all workers are there, none is started.
+            with _undisturbed() if len(self._connections) < self.workers else contextlib.nullcontext():
+                sent.future = self._executor.submit(_perform, sent.data)
         except BaseException:
-            self._sent.pop(sent.packed.key, None)
+            self._sent.pop(sent.key, None)
             raise
         sent.call.handle = sent
         if not self._begun:
@@ -226,7 +244,7 @@ class _Pool:
         for pid, connection in list(self._connections.items()):
             if sent.pid is None or sent.pid == pid:
                 with contextlib.suppress(OSError, ValueError):  # it is gone
-                    connection.send_bytes(sent.packed.key.encode())
+                    connection.send_bytes(sent.key.encode())
 
     def retire(self) -> None:
         """Takes no more calls; its workers end when the last one has."""
@@ -251,9 +269,9 @@ class _Pool:
     def _ended(self, sent: _Sent) -> None:
         """The future of a call has settled; on loky's thread."""
         try:
-            reply = sent.future.result()
+            reply: Reply = pickle.loads(sent.future.result())
         except concurrent.futures.CancelledError:
-            self._sent.pop(sent.packed.key, None)
+            self._sent.pop(sent.key, None)
             sent.needed.release()
             sent.call.fails(ExecutorError("it was cancelled"))
         except BaseException as error:
@@ -262,7 +280,7 @@ class _Pool:
             sent.needed.release()
             self._owner._stillborn = 0
             if sent.call.ends(unpack_outcome(reply)):
-                self._sent.pop(sent.packed.key, None)
+                self._sent.pop(sent.key, None)
 
     def _lose(self, sent: _Sent, error: BaseException) -> None:
         """A worker died. What had begun is known when the connections have ended, which is after loky has told us."""
@@ -288,7 +306,7 @@ class _Pool:
             lost, self._lost = self._lost or [], []
         self._stop_listening()
         for sent in lost:
-            self._sent.pop(sent.packed.key, None)
+            self._sent.pop(sent.key, None)
         self._owner.mourn(lost, reason, self._culprits)
 
     # The connections.
@@ -315,7 +333,7 @@ class _Pool:
             self._connections[pid] = connection
             for sent in list(self._sent.values()):
                 if sent.call.cancelled:  # before it could be told
-                    connection.send_bytes(sent.packed.key.encode())
+                    connection.send_bytes(sent.key.encode())
             while True:
                 self._hear(pid, host, json.loads(connection.recv_bytes()))
         except (EOFError, OSError):
@@ -323,6 +341,9 @@ class _Pool:
         finally:
             self._connections.pop(pid, None)
             connection.close()
+            for key in _Begun.last_words(self._folder, pid):
+                if (one := self._sent.get(key)) is not None:
+                    one.pid = pid
 
     def _hear(self, pid: int, host: str, message: list[Any]) -> None:
         kind, key, *rest = message
@@ -341,20 +362,56 @@ class _Pool:
 # What runs in a worker.
 
 
+class _Begun:
+    """The calls that a worker has begun last, in a file that outlives it."""
+
+    def __init__(self, folder: str) -> None:
+        with open(self._path(folder, os.getpid()), "xb+") as file:
+            file.truncate(8 * BEGUN)
+            self._keys = memoryview(mmap.mmap(file.fileno(), 8 * BEGUN)).cast("Q")
+        self._places = itertools.cycle(range(BEGUN))
+
+    def note(self, key: str) -> None:
+        """The call begins now."""
+        self._keys[next(self._places)] = int(key)
+
+    @classmethod
+    def last_words(cls, folder: str, pid: int) -> list[str]:
+        """What a worker that is no more had begun; its file goes."""
+        path = cls._path(folder, pid)
+        try:
+            with open(path, "rb") as file:
+                keys = memoryview(file.read()).cast("Q")
+            os.unlink(path)
+        except OSError:  # it never came so far, or the folder is gone
+            return []
+        return [str(key) for key in keys if key]
+
+    @staticmethod
+    def _path(folder: str, pid: int) -> str:
+        return os.path.join(folder, f"begun-{pid}")
+
+
 class _Kernel:
     """A worker's connection to its kernel."""
 
-    def __init__(self, address: str, key: bytes) -> None:
+    def __init__(self, address: str, key: bytes, folder: str) -> None:
         self.where = f"pid {os.getpid()} on {socket.gethostname()}"
+        self._begun = _Begun(folder)
+        self._latest: tuple[str, float] = "", 0.0
+        self._begins = threading.Event()  # there is a `_latest` that was not told
         self._connection = Client(address, "AF_UNIX", key)
         # Guards the sending: one message at a time.
         self._sending = threading.Lock()
         self._tell(os.getpid(), socket.gethostname())
         threading.Thread(target=self._obey, name="onix-kernel", daemon=True).start()
+        threading.Thread(target=self._tell_begun, name="onix-begun", daemon=True).start()
 
     def begins(self, key: str, started: float) -> None:
         """The call begins."""
-        self._tell("begins", key, started)
+        self._begun.note(key)
+        self._latest = key, started
+        self._begins.set()
 
     def writes(self, key: str, stream: str, text: str) -> None:
         """The call wrote `text`."""
@@ -364,6 +421,14 @@ class _Kernel:
         data = json.dumps(message).encode()
         with self._sending, contextlib.suppress(OSError):  # the kernel is gone, and we shall be
             self._connection.send_bytes(data)
+
+    def _tell_begun(self) -> None:
+        """Tells which call runs: each that takes longer than the pace, and few of the others."""
+        while True:
+            self._begins.wait()
+            self._begins.clear()
+            self._tell("begins", *self._latest)
+            time.sleep(PACE)
 
     def _obey(self) -> None:
         """Stops what the kernel says; ends with the kernel."""
@@ -383,12 +448,13 @@ def _begin_worker(address: str, key: bytes, folder: str) -> None:
     global _kernel, _results
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     worker.watch_streams()
-    _kernel = _Kernel(address, key)
+    _kernel = _Kernel(address, key, folder)
     _results = OneWay(folder)
 
 
-def _perform(packed: Packed) -> Reply:
-    return worker.perform(packed, _kernel, _results)
+def _perform(data: bytes) -> bytes:
+    packed: Packed = pickle.loads(data)
+    return pickle.dumps(worker.perform(packed, _kernel, _results), 5)
 
 
 # The beginning and the end.

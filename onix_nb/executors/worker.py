@@ -14,12 +14,12 @@ import threading
 import time
 from _thread import get_ident
 from collections import deque
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Protocol
 
-from ..errors import RunCancelled, TransferError
+from ..errors import TransferError
 from ..model.attempt import Attempt, current
+from ..model.interrupting import raise_in, take_back
 from ..model.run import Run, clock_seconds, error_text
 from . import Outcome
 from .packing import Packed, Reply, Store, pack_outcome, unpack
@@ -80,14 +80,14 @@ class Performed(Attempt):
         with self._lock:
             self._thread = None
             if self._interrupting:
-                _send(get_ident(), None)
+                take_back()
 
     def raise_inside(self) -> None:
         """Raises `RunCancelled` in the user's function, if it is still running."""
         with self._lock:
             if self._thread is not None and not self._interrupting:
                 self._interrupting = True
-                _send(self._thread, RunCancelled)
+                raise_in(self._thread)
 
 
 def _joined(texts: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -99,14 +99,6 @@ def _joined(texts: list[tuple[str, str]]) -> list[tuple[str, str]]:
         else:
             joined.append((stream, text))
     return joined
-
-
-def _send(thread: int, exception: type[BaseException] | None) -> None:
-    """Raises `exception` in `thread` at its next bytecode; None takes back one not yet raised."""
-    import ctypes  # only when needed: it takes some milliseconds
-
-    set_exception: Callable[..., int] = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    set_exception(ctypes.c_ulong(thread), None if exception is None else ctypes.py_object(exception))
 
 
 # What runs in this process, by key; and what must not begin.
