@@ -23,7 +23,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Client, Connection, Listener, wait
 from typing import Any, Final
 
 import loky
@@ -78,7 +78,7 @@ class Processes:
         self._pool: _Pool | None = None
         self._retired: list[_Pool] = []  # with other numbers of workers, which may not have ended
         self._closed = False
-        self._stillborn = 0  # pools that died one after the other before a call had begun
+        self.stillborn = 0  # pools that died one after the other before a call had begun
         self._keys = itertools.count(1)
         self._cores = loky.cpu_count()
         # Guards the choice of `_pool` and `_shared`. No call of ours or of loky's is made on a call's account under it.
@@ -154,15 +154,13 @@ class Processes:
 
     def mourn(self, lost: list[_Sent], reason: str, culprits: dict[int, int]) -> None:
         """A pool died: what had begun is lost, the rest goes to the next pool."""
-        begun = any(sent.pid is not None for sent in lost)
-        self._stillborn = 0 if begun else self._stillborn + 1
         for sent in lost:
             call = sent.call
             what = f"action {call.name}() (run {call.id}, attempt {call.attempt})"
             if sent.pid is not None:
                 sent.needed.release()
                 call.fails(ExecutorError(f"{what} was lost: {_death(sent.pid, culprits)}"))
-            elif self._stillborn >= STILLBORN or self._closed or call.cancelled:
+            elif self.stillborn >= STILLBORN or self._closed or call.cancelled:
                 sent.needed.release()
                 call.fails(ExecutorError(f"{what} did not begin: the worker processes die at their start; {reason}"))
             else:
@@ -195,7 +193,8 @@ class _Pool:
     def __init__(self, owner: Processes, workers: int, folder: str) -> None:
         self.workers = workers
         self.broken = False
-        self._begun = False  # a call has been handed to it
+        self._used = False  # a call has been handed to it
+        self._lived = False  # one has begun
         self._owner = owner
         self._folder = folder
         secret = os.urandom(32)
@@ -211,11 +210,12 @@ class _Pool:
         self._sent: dict[str, _Sent] = {}
         self._connections: dict[int, Connection[Any, Any]] = {}
         self._readers: list[threading.Thread] = []
-        # Guards `_lost`, `_buried` and `_culprits`.
+        # Guards what follows.
         self._dying = threading.Lock()
         self._lost: list[_Sent] | None = None
         self._buried = False
-        self._culprits: dict[int, int] = {}
+        self._workers: dict[int, Any] = {}  # of loky, when the first had died
+        self._culprits: dict[int, int] = {}  # those that were dead then, with their exit codes
         threading.Thread(target=self._accept, name="onix-workers", daemon=True).start()
 
     def submit(self, sent: _Sent) -> None:
@@ -230,8 +230,8 @@ class _Pool:
             self._sent.pop(sent.key, None)
             raise
         sent.call.handle = sent
-        if not self._begun:
-            self._begun = True
+        if not self._used:
+            self._used = True
             # At exit loky waits for its workers, however long they run: ours are ended before it does. It registers
             # that with the first call of each pool, in the way of concurrent.futures, and the last one comes first.
             threading._register_atexit(_end_all)  # type: ignore[attr-defined]
@@ -278,19 +278,19 @@ class _Pool:
             self._lose(sent, error)
         else:
             sent.needed.release()
-            self._owner._stillborn = 0
+            self._lived = True
             if sent.call.ends(unpack_outcome(reply)):
                 self._sent.pop(sent.key, None)
 
     def _lose(self, sent: _Sent, error: BaseException) -> None:
-        """A worker died. What had begun is known when the connections have ended, which is after loky has told us."""
+        """A worker died. What had begun is known when all of them have ended, which is after loky has told us."""
         self.broken = True
         with self._dying:
             first = self._lost is None
             if first:
                 self._lost = []
-                processes = dict(getattr(self._executor, "_processes", {}))
-                self._culprits = {pid: one.exitcode for pid, one in processes.items() if one.exitcode is not None}
+                self._workers = dict(getattr(self._executor, "_processes", {}))
+                self._culprits = {pid: one.exitcode for pid, one in self._workers.items() if one.exitcode is not None}
             assert self._lost is not None
             self._lost.append(sent)
             late = self._buried
@@ -298,11 +298,21 @@ class _Pool:
             threading.Thread(target=self._bury, args=(str(error),), name="onix-lost-workers", daemon=True).start()
 
     def _bury(self, reason: str) -> None:
+        """Finds out what the dead had begun, and has it told."""
         deadline = time.monotonic() + LAST_WORDS
+        for one in self._workers.values():  # loky kills those that live
+            wait([one.sentinel], max(0.0, deadline - time.monotonic()))
         for reader in list(self._readers):
             reader.join(max(0.0, deadline - time.monotonic()))
+        for pid in self._workers:
+            for key in _Begun.last_words(self._folder, pid):
+                self._lived = True
+                if (sent := self._sent.get(key)) is not None:
+                    sent.pid = pid
         with self._dying:
-            self._buried = True
+            if not self._buried:
+                self._buried = True
+                self._owner.stillborn = 0 if self._lived else self._owner.stillborn + 1
             lost, self._lost = self._lost or [], []
         self._stop_listening()
         for sent in lost:
@@ -341,9 +351,6 @@ class _Pool:
         finally:
             self._connections.pop(pid, None)
             connection.close()
-            for key in _Begun.last_words(self._folder, pid):
-                if (one := self._sent.get(key)) is not None:
-                    one.pid = pid
 
     def _hear(self, pid: int, host: str, message: list[Any]) -> None:
         kind, key, *rest = message

@@ -43,6 +43,7 @@ def to_frame(entries: Sequence[Entry]) -> pd.DataFrame:
             "started": _clock(started),
             "finished": _clock(finished),
             "cell": pd.Series([run.cell for run in runs], dtype=TEXT),
+            "worker": pd.Series([run.worker for run in runs], dtype=TEXT),
             "first_ran": _clock(_moments(None if run.first_ran is None else run.first_ran - EPOCH for run in runs)),
             **_arguments(entries),
             "result": column([_result_of(run, future) for run, future in entries]),

@@ -58,9 +58,9 @@ class Runs(Sequence[Run]):
 
         Returns:
             A frame with the columns `run` (its id), `name`, `kind`, `status` (categorical), `attempts`, `queued`
-            and `elapsed` (`timedelta64`), `started` and `finished` (UTC), `cell`, a column `arg.<name>` for each
-            argument, `result`, `error_type` and `error`. What has not happened, or was forgotten, is NA. Columns
-            have the narrowest type that keeps each value.
+            and `elapsed` (`timedelta64`), `started` and `finished` (UTC), `cell`, `worker` (where it ran; missing on
+            the kernel's own threads), a column `arg.<name>` for each argument, `result`, `error_type` and `error`.
+            What has not happened, or was forgotten, is NA. Columns have the narrowest type that keeps each value.
 
         Example:
             >>> import onix_nb as onix

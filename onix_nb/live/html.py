@@ -110,7 +110,7 @@ def details(row: Row) -> dict[str, str]:
     said = [f"{run.kind} {row.name}, run {run.id}", row.word, f"started at {preview_text(run.where)}"]
     if run.started is not None:
         said += [f"{began:%Y-%m-%d %H:%M:%S} UTC", f"queued {seconds(run.started - run.queued)}"]
-        said.append(f"ran {seconds(run.elapsed or 0.0)}")
+        said.append(f"ran {seconds(run.elapsed or 0.0)}" + (f" on {preview_text(run.worker)}" if run.worker else ""))
     if run.first_ran is not None:
         first = datetime.datetime.fromtimestamp(run.first_ran, datetime.UTC)
         said.append(f"replayed from the journal, first ran {first:%Y-%m-%d %H:%M:%S} UTC")

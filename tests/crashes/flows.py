@@ -253,7 +253,7 @@ class Comparison:
         try:
             reader = store.Reader(self._folder / "journal.sqlite", KEY)
         except errors.JournalError as error:  # killed before there was one
-            if "nothing in it yet" not in str(error):
+            if "nothing in it yet" not in str(error) and "there is no journal" not in str(error):
                 raise
             return {}
         with reader:

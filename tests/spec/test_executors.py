@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import os
-import signal
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ import pytest
 import onix_nb as onix
 from onix_nb import errors
 from onix_nb.engine import session as engine
+from onix_nb.live.html import Row, details
 
 # What is defined here travels by value, as what is defined in a cell does.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -446,6 +446,10 @@ def test_frames(place: str) -> None:
     assert list(frame["error_type"])[1] == "OwnError"
     assert frame["elapsed"].notna().all()
     assert list(onix.runs(futures).errors()["type"]) == ["OwnError"]
+    workers = [run.worker for run in onix.runs(futures)]
+    assert list(frame["worker"].astype(object).where(frame["worker"].notna(), None)) == workers
+    assert [worker is None for worker in workers] == [place == "threads"] * 3
+    assert all(f" on {run.worker}" in details(Row(run, None))["summary"] for run in onix.runs(futures) if run.worker)
 
 
 def test_what_runs_stays_where_it_is(place: str, gate: Gate) -> None:
@@ -467,50 +471,6 @@ def test_options_of_one_action(place: str) -> None:
     assert here.start().result() == os.getpid()
     there = onix.action(os.getpid).options(executor="processes")
     assert there() != os.getpid()
-
-
-# How workers die.
-
-
-def _segfaults() -> None:
-    import ctypes
-
-    ctypes.string_at(0)
-
-
-DEATHS: dict[str, Callable[[], Any]] = {
-    "exit 0": lambda: os._exit(0),
-    "exit 3": lambda: os._exit(3),
-    "abort": lambda: os.abort(),
-    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "terminate": lambda: os.kill(os.getpid(), signal.SIGTERM),
-    "segfault": _segfaults,
-}
-
-
-@pytest.mark.parametrize("load", [0, 6])
-@pytest.mark.parametrize("how", DEATHS)
-def test_a_worker_that_dies(how: str, load: int) -> None:
-    """The run that it had begun fails with a typed error that names it; the others finish; the next one works."""
-    dies = onix.action(name="dies")(DEATHS[how])
-    patient = double.options(executor="processes", retry=onix.RetryPolicy(initial_interval=0.01, maximum_attempts=5))
-    patient.start(x=0).result()
-    began = time.monotonic()
-    future = dies.options(executor="processes").start()
-    others = [patient.start(x=x) for x in range(load)]
-    error = future.exception(timeout=WAIT)
-    assert time.monotonic() - began < 5
-    assert isinstance(error, errors.ExecutorError)
-    assert "dies()" in str(error)
-    assert "process" in str(error)
-    assert [other.result(timeout=WAIT) for other in others] == [2 * x for x in range(load)]
-    assert patient(x=4) == 8
-    session = engine._session
-    assert session is not None
-    processes = session.executors["processes"]._pool._executor._processes  # type: ignore[attr-defined]
-    pids = list(processes)
-    session.close_executors()
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
 # What can't travel.

@@ -34,6 +34,7 @@ COLUMNS = {
     "started": UTC_MICROSECONDS,
     "finished": UTC_MICROSECONDS,
     "cell": TEXTS,
+    "worker": TEXTS,
     "first_ran": UTC_MICROSECONDS,
     "result": np.dtype(object),
     "error_type": TEXTS,
