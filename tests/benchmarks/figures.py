@@ -462,6 +462,196 @@ def recorded_to_dbos(n: int = 200, rounds: int = 7) -> Measured:
     return Measured(_ratio(mine, peer), f"{median(mine) * MICRO:.0f} to {median(peer) * MICRO:.0f} µs a step")
 
 
+# Beyond the kernel's process.
+
+
+def _burn(n: int) -> int:
+    total = 0
+    for i in range(n):
+        total += i * i
+    return total
+
+
+def _on_processes(workers: int) -> Any:
+    """Sends actions to processes; gives loky's own reusable executor, with as many workers."""
+    import loky
+
+    import onix_nb as onix
+
+    onix.configure(executor="processes", max_workers=workers)
+    return loky.get_reusable_executor(workers)
+
+
+def cores(n: int = 2_000_000, tasks: int = 16, rounds: int = 7) -> Measured:
+    """The speed-up of CPU-bound actions on all cores, over that of the same calls by loky itself."""
+    import onix_nb as onix
+
+    pool = _on_processes(2)
+    action = onix.action(_burn)
+
+    def ours() -> None:
+        futures = [action.start(n=n) for _ in range(tasks)]
+        onix.wait(futures)
+
+    def theirs() -> None:
+        concurrent.futures.wait([pool.submit(_burn, n) for _ in range(tasks)])
+
+    ours(), theirs()
+    mine, peer = _alternate(rounds, lambda: _seconds(ours), lambda: _seconds(theirs))
+    alone = median(_seconds(lambda: _burn(n)) for _ in range(rounds)) * tasks
+    pool.shutdown()
+    return Measured(1 / _ratio(mine, peer), f"{alone / median(mine):.2f} to {alone / median(peer):.2f} times one core")
+
+
+def processes_noop(n: int = 2_000, rounds: int = 9) -> Measured:
+    """Time of start, wait and result of each of `n` actions that do nothing on processes, over loky's own."""
+    import cloudpickle
+
+    import onix_nb as onix
+
+    pool = _on_processes(2)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # as what a cell defines
+    action = onix.action(_echo)
+
+    def ours() -> None:
+        futures = [action.start(x=x) for x in range(n)]
+        onix.wait(futures)
+        for future in futures:
+            future.result()
+
+    def theirs() -> None:
+        futures = [pool.submit(_echo, x) for x in range(n)]
+        concurrent.futures.wait(futures)
+        for future in futures:
+            future.result()
+
+    ours(), theirs()
+    mine, peer = _alternate(rounds, lambda: _seconds(ours), lambda: _seconds(theirs))
+    pool.shutdown()
+    return Measured(_ratio(mine, peer), f"{median(mine) * MICRO / n:.0f} to {median(peer) * MICRO / n:.0f} µs a task")
+
+
+def _sum(array: Any) -> float:
+    return float(array.sum())
+
+
+def _arrays(tasks: int) -> tuple[Callable[[Any], object], Callable[[Any], object]] | None:
+    """Passes an array to actions on processes, and to the same calls by joblib; None where there is no joblib."""
+    import onix_nb as onix
+
+    try:
+        import joblib
+    except ImportError:
+        return None
+    onix.configure(executor="processes", max_workers=2)
+    action = onix.action(_sum)
+    parallel = joblib.Parallel(n_jobs=2, backend="loky")
+
+    def ours(array: Any) -> None:
+        futures = [action.start(array=array) for _ in range(tasks)]
+        assert len({future.result() for future in futures}) == 1
+
+    def theirs(array: Any) -> None:
+        assert len(set(parallel(joblib.delayed(_sum)(array) for _ in range(tasks)))) == 1
+
+    return ours, theirs
+
+
+def array(megabytes: int = 100, tasks: int = 8, rounds: int = 9) -> Measured:
+    """The time of passing one new array to `tasks` actions on processes, over that of joblib's loky backend."""
+    import numpy
+
+    both = _arrays(tasks)
+    if both is None:
+        return Measured(math.nan, "not measured: pip install 'onix_nb[bench]'")
+
+    def passing(to: Callable[[Any], object]) -> float:
+        new = numpy.random.default_rng().random(megabytes * 125_000)
+        return _seconds(lambda: to(new))
+
+    ours, theirs = both
+    passing(ours), passing(theirs)
+    mine, peer = _alternate(rounds, lambda: passing(ours), lambda: passing(theirs))
+    return Measured(_ratio(mine, peer), f"{median(mine) * MILLI:.0f} to {median(peer) * MILLI:.0f} ms")
+
+
+def array_memory(megabytes: int = 100, tasks: int = 8, rounds: int = 5) -> Measured:
+    """The most memory that it takes, with all processes, over that of joblib's loky backend."""
+    import numpy
+
+    both = _arrays(tasks)
+    if both is None:
+        return Measured(math.nan, "not measured: pip install 'onix_nb[bench]'")
+
+    def most(to: Callable[[Any], object]) -> float:
+        new = numpy.random.default_rng().random(megabytes * 125_000)
+        seen, ended = [0.0], threading.Event()
+
+        def look() -> None:
+            while not ended.wait(0.002):
+                seen.append(_megabytes())
+
+        before = _megabytes()
+        looking = threading.Thread(target=look)
+        looking.start()
+        to(new)
+        ended.set()
+        looking.join()
+        return max(seen) - before
+
+    ours, theirs = both
+    most(ours), most(theirs)
+    mine, peer = _alternate(rounds, lambda: most(ours), lambda: most(theirs))
+    return Measured(_ratio(mine, peer), f"{median(mine):.0f} to {median(peer):.0f} MB")
+
+
+def _megabytes() -> float:
+    """The memory of this process and of those it has started, what they share once, and of the files in memory."""
+    import psutil
+
+    kilobytes = _numbers("/proc/meminfo")["Shmem"]
+    me = psutil.Process()
+    for process in [me, *me.children(recursive=True)]:
+        with contextlib.suppress(OSError):  # it has ended
+            numbers = _numbers(f"/proc/{process.pid}/smaps_rollup")
+            kilobytes += numbers["Pss_Anon"] + numbers["Pss_File"]
+    return kilobytes * 1024 / 1e6
+
+
+def _numbers(path: str) -> dict[str, int]:
+    with open(path, encoding="ascii") as file:
+        lines = [line.partition(":") for line in file if line.endswith(" kB\n")]
+    return {name: int(rest.split()[0]) for name, _, rest in lines}
+
+
+def async_sleeps(n: int = 10_000) -> Measured:
+    """Seconds that `n` concurrent async actions take which sleep for one second each."""
+    import asyncio
+
+    import onix_nb as onix
+
+    @onix.action
+    async def nap(x: int) -> int:
+        await asyncio.sleep(1)
+        return x
+
+    def ours() -> None:
+        futures = [nap.start(x=x) for x in range(n)]
+        onix.wait(futures)
+        assert sum(future.result() for future in futures) == n * (n - 1) // 2
+
+    onix.wait([nap.start(x=0)])
+
+    async def gathered() -> None:
+        async def nap(x: int) -> int:
+            await asyncio.sleep(1)
+            return x
+
+        await asyncio.gather(*(nap(x) for x in range(n)))
+
+    return Measured(_seconds(ours), f"{_seconds(lambda: asyncio.run(gathered())):.2f} s by asyncio.gather")
+
+
 def _best(rounds: int, work: Callable[[], object]) -> Measured:
     return Measured(min(_seconds(work) for _ in range(rounds)), f"best of {rounds}")
 
@@ -526,6 +716,21 @@ FIGURES = {
         ),
         Figure("replay of 10,000 recorded actions", 2, 8, " s", replayed, {}),
         Figure("recorded no-op action, over a step of DBOS on SQLite", 0.2, 0.4, "×", recorded_to_dbos, {"rounds": 3}),
+        Figure(
+            "speed-up of 16 CPU-bound actions on processes, over loky's",
+            0.95,
+            0.8,
+            "×",
+            cores,
+            {"rounds": 3},
+            least=True,
+        ),
+        Figure(
+            "no-op action on processes, over loky's own task", 1.15, 2.5, "×", processes_noop, {"n": 1_000, "rounds": 3}
+        ),
+        Figure("100 MB array to 8 actions on processes, over joblib's loky backend", 1, 2, "×", array, {"rounds": 3}),
+        Figure("the memory for that, over joblib's loky backend", 1, 1.5, "×", array_memory, {"rounds": 1}),
+        Figure("10,000 concurrent async actions of a second", 3, 10, " s", async_sleeps, {}),
         Figure("to_frame() of 100,000 runs", 1.5, 6, " s", frame, {"rounds": 2}),
         Figure("to_frame() of 100 runs", 10, 1_000, " ms", small_frame, {}),
         Figure("timeline of 5,000 runs", 2, 8, " s", chart, {"rounds": 2}),

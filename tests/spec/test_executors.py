@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import multiprocessing
 import os
+import socket
 import sys
 import threading
 import time
@@ -478,8 +480,6 @@ def test_options_of_one_action(place: str) -> None:
 
 def test_what_cannot_travel_is_named(elsewhere: str, tmp_path: Path) -> None:
     """A function that closes over something that can't be sent fails, and the error names the variable."""
-    import socket
-
     lock, numbers = threading.Lock(), (n for n in range(3))
     with socket.socket() as sock:
         for variable, function in {
@@ -542,6 +542,47 @@ def test_wrong_objects() -> None:
         onix.action(executor="processes")(nothing)
     with pytest.raises(TypeError, match="dask="):
         onix.action(dask={"speed": 3})(print)
+
+
+def test_a_process_pool_of_the_standard_library(capsys: pytest.CaptureFixture[str]) -> None:
+    """An executor whose calls are pickled: what can't travel is named, what is printed comes with the result."""
+    lock = threading.Lock()
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        future = onix.action(os.getpid, name="pid").options(executor=pool).start()
+        assert future.result(timeout=WAIT) != os.getpid()
+        assert future.run is not None
+        assert future.run.worker == f"pid {future.result()} on {socket.gethostname()}"
+        say.options(executor=pool).start(text="hello").result()
+        assert capsys.readouterr().out == "hello\n"
+        error = fails.options(executor=pool).start(number=0).exception()
+        assert error is not None
+        assert [type(error), [frame.name for frame in traceback.extract_tb(error.__traceback__)]] == [
+            OwnError,
+            ["fails", "inner"],
+        ]
+        error = double.options(executor=pool).start(x=lock).exception()
+        assert isinstance(error, errors.TransferError)
+        assert "argument 'x' is a lock" in str(error)
+        error = onix.action(lambda: os._exit(3), name="dies").options(executor=pool).start().exception()  # type: ignore[call-overload]
+        assert isinstance(error, errors.ExecutorError)
+        assert "action dies()" in str(error)
+
+
+@pytest.mark.parametrize("executor", ["processes", "threads"])
+def test_the_environment_chooses(script: Any, executor: str) -> None:
+    """`ONIX_EXECUTOR`, before the import; an action that says so runs elsewhere."""
+    source = """
+        import os
+        import onix_nb as onix
+        @onix.action
+        def where(): return os.getpid() == kernel
+        @onix.action(executor="threads")
+        def here(): return os.getpid() == kernel
+        kernel = os.getpid()
+        print(where.start().result(), where(), here(), where.options(executor="processes")())
+    """
+    there = executor == "threads"
+    assert script(source).passes(env={"ONIX_EXECUTOR": executor}) == f"{there} {there} True False\n"
 
 
 def test_an_executor_that_is_shut_down() -> None:

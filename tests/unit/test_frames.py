@@ -73,7 +73,7 @@ class TestToFrame:
         """But for the results and arguments, which are of the type of their values."""
         frame = given_values(1, 2).to_frame()
         assert frame.dtypes.to_dict() == {**COLUMNS, "arg.value": pd.Int64Dtype(), "result": pd.Int64Dtype()}
-        assert list(frame.columns) == [*list(COLUMNS)[:11], "arg.value", "result", "error_type", "error"]
+        assert list(frame.columns) == [*list(COLUMNS)[:12], "arg.value", "result", "error_type", "error"]
 
     def test_rows_are_in_the_order_passed(self) -> None:
         """Each with what its run was."""
