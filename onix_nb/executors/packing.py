@@ -8,11 +8,13 @@ memory that both sides share.
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import pickle
 import sys
 import types
 from collections.abc import Iterator, Mapping
+from operator import is_
 from typing import Any, Final, Protocol
 
 import cloudpickle
@@ -116,12 +118,84 @@ def pack_call(call: Call, store: Store | None = None, key: str = "") -> Packed:
     Raises:
         TransferError: Something can't travel; the message names it.
     """
+    arguments = dict(call.arguments)
     try:
-        body = pack((call.function, dict(call.arguments)), store)
+        function = _known(call.function)
+        if function is not None and _ATOMS.issuperset(map(type, arguments.values())):
+            body = Package(pickle.dumps((function, arguments), 5), [])
+        else:
+            body = pack((function or call.function, arguments), store)
     except Exception as error:
         raise TransferError(_why_not(call, error)) from error
     alias = sys.modules.get("onix") is sys.modules["onix_nb"]
     return Packed(key or f"{call.name}-{call.id}-{call.attempt}", call.id, call.name, call.attempt, alias, body)
+
+
+# Functions of cells that were pickled before, by their code. To pickle one takes longer than all else on a call's way.
+
+# Values of these types never change.
+_ATOMS: Final = frozenset({int, float, bool, str, bytes, type(None)})
+_MOST_KNOWN: Final = 256
+_ABSENT: Final = object()
+
+_pickled: Final[dict[types.CodeType, tuple[int, list[Any], bytes]]] = {}
+
+
+def _known(function: Any) -> bytes | None:
+    """The pickle of a function whose every part is the one that it was before; None for what can't be known so."""
+    parts = _parts(function)
+    if parts is None:
+        return None
+    modules = len(sys.modules)  # which submodules travel along depends on what is imported
+    known = _pickled.get(function.__code__)
+    if known is not None and known[0] == modules and len(known[1]) == len(parts) and all(map(is_, known[1], parts)):
+        return known[2]
+    data: bytes = cloudpickle.dumps(function, 5)
+    if len(_pickled) >= _MOST_KNOWN:
+        _pickled.clear()
+    _pickled[function.__code__] = modules, parts, data
+    return data
+
+
+def _parts(function: Any) -> list[Any] | None:
+    """All that travels with a function of a cell; None when some of it may change and stay the same object."""
+    if cloudpickle.list_registry_pickle_by_value():
+        return None
+    parts: list[Any] = []
+    functions = [function]
+    for one in functions:
+        if type(one) is not types.FunctionType or one.__module__ != "__main__" or one.__dict__ or one.__kwdefaults__:
+            return None
+        names = one.__globals__
+        parts += one, one.__code__, one.__name__, one.__qualname__, one.__doc__
+        try:
+            found = [cell.cell_contents for cell in one.__closure__ or ()]
+        except ValueError:  # not bound yet
+            return None
+        found += [names.get(name, _ABSENT) for name in _all_names(one.__code__)]
+        found += [*(one.__defaults__ or ()), *one.__annotations__.values()]
+        for value in found:
+            if type(value) is types.FunctionType and value.__module__ == "__main__":
+                if value not in functions:
+                    functions.append(value)
+            elif not (type(value) in _ATOMS or value is _ABSENT or _is_imported(value)):
+                return None
+        parts += found
+    return parts
+
+
+@functools.lru_cache(1024)
+def _all_names(code: types.CodeType) -> tuple[str, ...]:
+    return tuple(_names(code))
+
+
+def _is_imported(value: Any) -> bool:
+    """Whether a module, class or function travels as its name."""
+    if type(value) is types.ModuleType:
+        return sys.modules.get(value.__name__) is value
+    if not isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)) or value.__module__ == "__main__":
+        return False
+    return getattr(sys.modules.get(value.__module__), value.__name__, None) is value
 
 
 def _why_not(call: Call, error: Exception) -> str:
@@ -218,6 +292,8 @@ def _reply(name: str, fields: tuple[Any, ...], body: Package | None, failure: An
 def pack_outcome(name: str, outcome: Outcome, store: Store | None = None) -> Reply:
     """The outcome of action `name`; if it can't travel, what can be told of it."""
     if outcome.error is None:
+        if type(outcome.result) in _ATOMS:
+            return Reply(name, outcome, Package(pickle.dumps(outcome.result, 5), []), None, None)
         try:
             return Reply(name, outcome, pack(outcome.result, store), None, None)
         except Exception as error:

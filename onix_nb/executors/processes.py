@@ -87,7 +87,7 @@ class Processes:
 
     def submit(self, call: Call) -> None:
         """Packs the call, and hands it to the pool."""
-        needed = Needed(self._files())
+        needed = Needed(self._shared or self._files())
         try:
             key = str(next(self._keys))
             # Pickled here, as loky's own pickler is slow with classes.
@@ -129,6 +129,9 @@ class Processes:
     def _current(self) -> _Pool:
         """The pool for the next call: a new one after a worker died, or after `configure(max_workers=...)`."""
         workers = config.current.max_workers or self._cores
+        pool = self._pool
+        if pool is not None and not pool.broken and pool.workers == workers:
+            return pool
         if self._closed:
             raise ExecutorError("the worker processes were ended")
         folder = self._files().folder
@@ -418,7 +421,8 @@ class _Kernel:
         """The call begins."""
         self._begun.note(key)
         self._latest = key, started
-        self._begins.set()
+        if not self._begins.is_set():
+            self._begins.set()
 
     def writes(self, key: str, stream: str, text: str) -> None:
         """The call wrote `text`."""

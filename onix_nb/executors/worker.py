@@ -8,6 +8,7 @@ kernel. `interrupt` makes it stop, as a cancel does on threads.
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import sys
 import threading
@@ -141,6 +142,8 @@ def perform(packed: Packed, reporter: Reporter | None = None, store: Store | Non
 def _run(packed: Packed, attempt: Performed) -> Any:
     try:
         function, arguments = unpack(packed.body)
+        if type(function) is bytes:  # pickled apart from the arguments
+            function = pickle.loads(function)
     except Exception as error:
         raise TransferError(
             f"action {packed.name}() (run {packed.id}) can't be read in the worker: {error_text(error)}"

@@ -505,13 +505,13 @@ def cores(n: int = 2_000_000, tasks: int = 16, rounds: int = 7) -> Measured:
 
 def processes_noop(n: int = 2_000, rounds: int = 9) -> Measured:
     """Time of start, wait and result of each of `n` actions that do nothing on processes, over loky's own."""
-    import cloudpickle
-
     import onix_nb as onix
 
     pool = _on_processes(2)
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # as what a cell defines
-    action = onix.action(_echo)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec("def echo(x):\n    return x", names)  # as a cell does: it travels by value
+    echo = names["echo"]
+    action = onix.action(echo)
 
     def ours() -> None:
         futures = [action.start(x=x) for x in range(n)]
@@ -520,7 +520,7 @@ def processes_noop(n: int = 2_000, rounds: int = 9) -> Measured:
             future.result()
 
     def theirs() -> None:
-        futures = [pool.submit(_echo, x) for x in range(n)]
+        futures = [pool.submit(echo, x) for x in range(n)]
         concurrent.futures.wait(futures)
         for future in futures:
             future.result()
