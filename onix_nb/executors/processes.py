@@ -66,6 +66,10 @@ class _Sent:
         self.pool: _Pool
         self.pid: int | None = None  # of the worker that has begun it
 
+    def __call__(self, _: object) -> None:
+        """Its future has settled. The callback itself, as each object more is one that the garbage collector visits."""
+        self.pool.ended(self)
+
 
 class Processes:
     """Brings calls to worker processes, which are started with the first call."""
@@ -238,7 +242,7 @@ class _Pool:
             # At exit loky waits for its workers, however long they run: ours are ended before it does. It registers
             # that with the first call of each pool, in the way of concurrent.futures, and the last one comes first.
             threading._register_atexit(_end_all)  # type: ignore[attr-defined]
-        sent.future.add_done_callback(lambda _: self._ended(sent))
+        sent.future.add_done_callback(sent)
         if sent.call.cancelled:
             self._owner.cancel(sent.call)
 
@@ -269,7 +273,7 @@ class _Pool:
 
     # What comes back.
 
-    def _ended(self, sent: _Sent) -> None:
+    def ended(self, sent: _Sent) -> None:
         """The future of a call has settled; on loky's thread."""
         try:
             reply: Reply = pickle.loads(sent.future.result())

@@ -104,20 +104,21 @@ class Needed:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._keys: list[tuple[int, int]] = []
+        self._keys: list[tuple[int, int]] | None = None  # most calls have no big buffer
 
     def put(self, buffer: memoryview) -> Laid | None:
         """Lays the buffer into a file, unless it is there."""
         laid = self._shared.lay(buffer)
         if laid is None:
             return None
-        self._keys.append(laid[0])
+        self._keys = [*(self._keys or ()), laid[0]]
         return laid[1]
 
     def release(self) -> None:
         """The call has ended."""
-        while self._keys:
-            self._shared.release(self._keys.pop())
+        keys, self._keys = self._keys, None
+        for key in keys or ():
+            self._shared.release(key)
 
 
 def _lay(path: str, buffer: memoryview) -> bool:
