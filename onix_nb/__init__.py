@@ -7,6 +7,7 @@ The map of the package; imports point from the lower lines to the upper ones, ne
     errors.py      every error and warning
     config.py      the settings in force, and configure()
     model/         what a run is: Run, Future, RetryPolicy. No threads, files or notebook
+    executors/     where actions run when it is not here: processes, clusters, anybody's pool
     journal/       durable memory: how the calls of durable flows ended, in a file
     explore/       runs as data: frames, the timeline
     engine/        how runs run: the session, its threads and its event loop, wait

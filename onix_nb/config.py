@@ -214,7 +214,7 @@ def configure(
             `concurrent.futures.Executor`. What runs already stays where it is. Flows, and `async def` actions,
             stay in the kernel.
         max_workers: How many synchronous actions run at once; None (default) for the number of
-            cores plus 4, 32 at most.
+            cores plus 4, 32 at most, on threads, and for the number of cores on processes.
         max_flows: How many of the flows that cells start run at once; None (default) for any
             number. Child flows always start.
         on_rerun: What a cell does that is run again while something that it started is unfinished:

@@ -304,3 +304,45 @@ def test_the_end_of_the_kernel_ends_its_workers(script: Any, tmp_path: Path, end
         assert time.monotonic() < deadline, f"{pids} or {folder} are left behind after {end}"
         threading.Event().wait(0.01)
     assert time.monotonic() - began < WAIT
+
+
+def test_another_number_of_workers_leaves_what_runs_where_it_is(tmp_path: Path) -> None:
+    """The old workers end when their last run has; the new ones take what starts from then on."""
+    os.mkfifo(tmp_path / "go")
+
+    @onix.action
+    def held(folder: str) -> int:
+        with open(f"{folder}/go") as go:
+            go.read()
+        return os.getpid()
+
+    first = held.start(folder=str(tmp_path))
+    with onix.configure(max_workers=1):
+        assert note.start(path=os.devnull, x=1).result(timeout=WAIT) == 2
+        assert len(workers_of(os.getpid())) == 3
+        with open(tmp_path / "go", "w"):
+            pass
+        old = first.result(timeout=WAIT)
+        deadline = time.monotonic() + WAIT
+        while old in (left := workers_of(os.getpid())):
+            assert time.monotonic() < deadline, f"workers are left behind: {left}"
+            threading.Event().wait(0.01)
+        assert len(left) == 1
+
+
+def test_memory_is_given_back(tmp_path: Path) -> None:
+    """The file of a big argument goes when the last call that takes it has ended, and that of a result when it is read."""
+    numpy = pytest.importorskip("numpy")
+
+    @onix.action
+    def add(array: Any) -> Any:
+        return array + 1
+
+    big = numpy.zeros(1_000_000)
+    futures = [add.start(array=big) for _ in range(4)]
+    assert [future.result(timeout=WAIT).sum() for future in futures] == [1_000_000] * 4
+    session = engine._session
+    assert session is not None
+    folder = Path(session.executors["processes"]._shared.folder)  # type: ignore[attr-defined]
+    left = [path.name for path in folder.iterdir() if path.stat().st_size >= big.nbytes]
+    assert left == []
