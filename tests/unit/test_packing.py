@@ -41,9 +41,10 @@ def closing(by):
 
 
 @pytest.fixture
-def cell() -> dict[str, Any]:
-    """The names of a notebook after a cell."""
+def cell(monkeypatch: Any) -> dict[str, Any]:
+    """The names of a notebook after a cell, where no module was registered to travel by value."""
     packing._pickled.clear()
+    monkeypatch.setattr(cloudpickle, "list_registry_pickle_by_value", set)
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(CELL, names)
     return names
@@ -115,14 +116,15 @@ def test_nor_what_is_no_function_of_a_cell() -> None:
     assert [packing._known(one) for one in (math.floor, "a".upper, SimpleNamespace, there)] == [None] * 4
 
 
-def test_a_registered_module_switches_it_off(cell: dict[str, Any]) -> None:
+def test_a_registered_module_switches_it_off(cell: dict[str, Any], monkeypatch: Any) -> None:
     """Its functions travel by value, and may change inside."""
+    assert packing._known(cell["plain"]) is not None
+    monkeypatch.undo()
     cloudpickle.register_pickle_by_value(packing)
     try:
         assert packing._known(cell["plain"]) is None
     finally:
         cloudpickle.unregister_pickle_by_value(packing)
-    assert packing._known(cell["plain"]) is not None
 
 
 def test_few_are_kept(cell: dict[str, Any], monkeypatch: Any) -> None:
