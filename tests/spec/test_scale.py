@@ -59,6 +59,7 @@ class Server:
             self.port = server.sockets[0].getsockname()[1]
             self._ready.set()
             await self._ended.wait()
+            self._all_there.set()  # or it would wait for those who wait
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1
