@@ -335,6 +335,13 @@ print(flow{options}())
         assert any("older code: scaled(x=10)" in line for line in kept)
         assert live(source.format(factor=2, options=""))[-2:] == ["21", "scaled"]
 
+    def test_a_name_to_keep_that_nothing_is_recorded_of_is_told(self, live: Lives) -> None:
+        """It may be a slip, for which hours of work would run again."""
+        source = "@onix.flow(durable=True)\ndef flow():\n    add(x=1)\n    dies()\n"
+        live(source + "flow()", dies=True)
+        told = live(source + "flow.options(keep=['ad', add])()")
+        assert told == ["onix_nb: keep= names 'ad', of which flow() has recorded nothing"]
+
     def test_on_change_error_refuses_the_first_difference(self, live: Lives) -> None:
         """Nothing runs."""
         source = "@onix.flow(durable=True)\ndef flow():\n    return add(x={x}) + add(x=5)\n"
@@ -364,6 +371,40 @@ flow()
 """
         live(source.replace("WARN", "always"), dies=True, err="LostOutcomeWarning")
         assert live.runs(source.replace("WARN", "ignore")) == ["lock"]
+
+    def test_an_outcome_that_cannot_be_read_any_more_runs_again(self, live: Lives) -> None:
+        """The action's and the flow's own, which is then resumed: when the kernel dies, it goes on once more."""
+        source = """
+import os
+warnings.simplefilter("ignore")
+
+class Odd:
+    def __reduce__(self):
+        return restored, ()
+
+def restored():
+    if "LATER" in globals():
+        raise TypeError("gone")
+    return Odd()
+
+@onix.action
+def odd():
+    ran.append("odd")
+    return Odd()
+
+@onix.flow(durable=True)
+def flow():
+    add(x=1)
+    found = odd()
+    dies()
+    return found
+
+"""
+        live(source + "flow()")
+        later = "LATER = True\n" + source
+        assert live.runs(later + "flow()", dies=True) == ["odd"]
+        assert live.runs(later + "flow()") == ["odd"]
+        assert live.greeting[0].startswith(f"{GREETING} flow (3 calls recorded). ")
 
     def test_an_error_that_cannot_be_pickled_is_told(self, live: Lives) -> None:
         """As a RecordedError with its type and text."""
