@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-import time
 import warnings
 from _thread import get_ident
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -30,7 +29,7 @@ from ..journal.store import Event, Flow, Journal, Recorded
 from ..model import digest, parking
 from ..model.definition import Definition
 from ..model.future import Future
-from ..model.run import EPOCH, Run, error_text, message_of, printable
+from ..model.run import EPOCH, Run, clock_seconds, error_text, message_of, printable
 from .session import Session
 
 NO_PAYLOAD: Final = codec.digest(b"")
@@ -183,7 +182,7 @@ class Recording:
     def on_end(self, future: Future[Any]) -> None:
         """The future of the flow has settled: notes a cancel, which is no outcome."""
         if future.cancelled() and not (self._ended or self._closed):
-            self._end(Event("end", name=self._flow.name, status="cancelled", finished=time.time()), None)
+            self._end(Event("end", name=self._flow.name, status="cancelled", finished=clock_seconds()), None)
 
     def _end(self, event: Event, future: Future[Any] | None) -> None:
         self._ended = True
@@ -333,7 +332,7 @@ class Choice:
             JournalError: It could not be recorded.
         """
         payload = codec.encode([self._names[future] for future in done])
-        failure = self._recording.keep(Event("choice", self._turn_key(), finished=time.time(), payload=payload))
+        failure = self._recording.keep(Event("choice", self._turn_key(), finished=clock_seconds(), payload=payload))
         if failure is not None:
             raise failure
 
@@ -379,7 +378,7 @@ def outcome_event(kind: str, run: Run, key: bytes, code: bytes, result: Any, err
         "" if error is None else message_of(error)[:4000],
         run.attempt,
         started + EPOCH,
-        time.time(),
+        clock_seconds(),
         payload,
     )
 

@@ -50,11 +50,12 @@ class Lives:
 
     def __init__(self, script: Callable[[str], Any]) -> None:
         self._script = script
+        self.head = HEAD
         self.greeting: list[str] = []
 
     def __call__(self, source: str, *, dies: bool = False, code: int = 0, err: str = "") -> list[str]:
         """The lines that the script printed, without the greeting; the last one says what has run."""
-        ended, out, stderr = self._script(HEAD + source + TAIL).run(env={"DIES": "1"} if dies else {})
+        ended, out, stderr = self._script(self.head + source + TAIL).run(env={"DIES": "1"} if dies else {})
         assert ended == (9 if dies else code), stderr
         assert err in stderr if err else not stderr, stderr
         self.greeting = [line for line in out.split("\n") if line.startswith(GREETING)]
@@ -96,6 +97,15 @@ class TestResuming:
         """Started and inline, async, in a child flow, the n-th of equal calls, and failures."""
         assert sorted(live.runs(TOTAL + "total()", dies=True)) == sorted(WHOLE)
         assert live(TOTAL + "print(total())") == ["30"]
+
+    def test_the_clock_may_be_set_back_meanwhile(self, live: Lives) -> None:
+        """What is recorded is in an order, which no clock gives."""
+        assert sorted(live.runs(TOTAL + "total()", dies=True)) == sorted(WHOLE)
+        live.head = "import time; now = time.time; time.time = lambda: now() - 3600\n" + HEAD
+        assert live(TOTAL + "print(total())") == ["30"]
+        ended = live(TOTAL + "print(total())")
+        assert ended[0].startswith("onix_nb: durable flow 'total' ended on ")
+        assert ended[1:] == ["30"]
 
     def test_control_without_durable_everything_runs_again(self, live: Lives) -> None:
         """So the test above is not blind."""
