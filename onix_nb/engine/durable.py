@@ -254,19 +254,21 @@ def _replay(
 ) -> Replay[Known]:
     """What is recorded of a flow; a failed one forgets what it failed of."""
     calls = [Known(one) for one in events if one.event.kind == "call"]
-    choices = {
-        one.event.key: [bytes.fromhex(key) for key in journal.value(one)]
-        for one in events
-        if one.event.kind == "choice"
-    }
-    chain = b"" if end is None or end.event.status != "failed" else end.event.key
+    chain, ended = (b"", 0) if end is None or end.event.status != "failed" else (end.event.key, end.seq)
     failures = {chain[at : at + digest.SIZE] for at in range(0, len(chain), digest.SIZE)}
+    choices: dict[bytes, list[bytes]] = {}
+    for one in events:
+        if one.event.kind == "choice":
+            winners = [bytes.fromhex(key) for key in journal.value(one)]
+            choices[one.event.key] = winners
+            if one.seq < ended and not failures.isdisjoint(winners):  # what failed may end otherwise, or later
+                del choices[one.event.key]
     return Replay(
         calls,
         choices,
         flow=name,
         changed=changed,
-        forget=forgotten(calls, failures),
+        forget=forgotten(calls, failures, ended),
         keep=options.keep,
         on_change=options.on_change,
     )

@@ -48,8 +48,8 @@ class Recording:
         self._session = session
         # Of the runs that it and its child flows have started, by which a choice names them.
         self._keys: dict[Run, bytes] = {}
-        # The calls that failed, by the exception, which is kept so that its id stays its own.
-        self._failures: dict[int, tuple[BaseException, bytes]] = {}
+        # The calls and child flows that failed, by the exception, which is kept so that its id stays its own.
+        self._failures: dict[int, tuple[BaseException, list[bytes]]] = {}
         self._codes: dict[int, tuple[Definition, bytes]] = {}
         # Its own outcome is known. What it has left running is recorded all the same: it need not run again, either.
         self._ended = False
@@ -107,7 +107,7 @@ class Recording:
                 result = self._journal.value(recorded)
             else:
                 error = self._error(recorded)
-                self._failures[id(error)] = error, event.key
+                self.failed(error, event.key)
         except JournalValueError as why:
             message = f"the recorded result of {event.name}() can't be read, so that it runs again: {why}"
             warnings.warn(message, LostOutcomeWarning, 2)
@@ -152,8 +152,8 @@ class Recording:
             done(error)
 
     def failed(self, error: BaseException, key: bytes) -> None:
-        """A call has failed with `error`."""
-        self._failures[id(error)] = error, key
+        """A call, or a child flow, has failed with `error`."""
+        self._failures.setdefault(id(error), (error, []))[1].append(key)
 
     # Its own end.
 
@@ -198,14 +198,14 @@ class Recording:
 
     def _chain(self, error: BaseException | None) -> list[bytes]:
         """The calls whose exceptions made the flow fail."""
-        waiting, seen, keys = [error], set(), []
+        waiting, seen, keys = [error], set[int](), list[bytes]()
         while waiting:
             one = waiting.pop()
             if one is None or id(one) in seen:
                 continue
             seen.add(id(one))
             if id(one) in self._failures:
-                keys.append(self._failures[id(one)][1])
+                keys += self._failures[id(one)][1]
             waiting += [one.__cause__, one.__context__]
             if isinstance(one, BaseExceptionGroup):
                 waiting += one.exceptions
@@ -213,7 +213,7 @@ class Recording:
 
 
 class Place:
-    """Where one flow of a recording stands: what it has called so far."""
+    """Where one flow of a recording stands: what it has called so far; the recorder of a child flow."""
 
     __slots__ = ("_path", "recording")
 
@@ -229,6 +229,12 @@ class Place:
     def child(self, definition: Definition, arguments: Mapping[str, Any], run: Run) -> Place:
         """Where the next child flow stands."""
         return Place(self.recording, self._path.child(self._key(definition, arguments, run)))
+
+    def record(self, future: Future[Any], conclude: Callable[[], None]) -> None:
+        """A child flow has ended. It runs again in each replay; what it failed of is known by its failure, too."""
+        if future._exception is not None:
+            self.recording.failed(future._exception, self._path.key)
+        conclude()
 
     def _key(self, definition: Definition, arguments: Mapping[str, Any], run: Run) -> bytes:
         key = self._path.call(definition.kind, definition.name, arguments_digest(definition, arguments))

@@ -39,6 +39,8 @@ def fails(x: int):
     ran.append(f"fails{x}")
     raise KeyError(x)
 """
+# Before `HEAD`: the world has been put right.
+GOOD = 'import os; os.environ["GOOD"] = ""\n'
 TAIL = """
 print(*ran)
 """
@@ -267,8 +269,80 @@ flow.options(keep=[unsure])()
         assert live.runs("GOOD = False\n" + source, code=1, err="ValueError: 5") == []
         assert live.runs("GOOD = True\n" + source) == ["unsure5"]
 
+    def test_what_a_resumed_flow_did_is_not_forgotten_again(self, live: Lives) -> None:
+        """It failed, went on, and its kernel died: what it failed of at first has gone well since."""
+        source = """
+@onix.action
+def unsure(x: int):
+    ran.append(f"unsure{x}")
+    if "GOOD" not in os.environ:
+        raise ValueError(x)
+    return x
+
+@onix.flow(durable=True)
+def flow():
+    found = unsure(x=1)
+    dies()
+    return found
+
+try:
+    print(flow())
+except ValueError:
+    print("failed")
+"""
+        assert live(source) == ["failed", "unsure1"]
+        live.head = GOOD + HEAD
+        assert live.runs(source, dies=True) == ["unsure1"]
+        assert live(source) == ["1"]
+
 
 class TestChoices:
+    def test_a_wait_that_a_failed_child_won_is_open_again(self, live: Lives) -> None:
+        """When the flow is resumed from that failure: the child runs on, and may be the last."""
+        source = """
+import threading
+gate = threading.Event()
+
+@onix.action
+def unsure(x: int):
+    if "GOOD" not in os.environ:
+        raise ValueError(x)
+    return x
+
+@onix.action
+def held(x: int):
+    if "GOOD" not in os.environ:
+        gate.wait(30)
+    return x
+
+@onix.flow
+def child(x: int):
+    if x == 2:
+        return held(x=x)
+    if "GOOD" in os.environ:
+        gate.wait(30)
+    return unsure(x=x)
+
+@onix.flow(durable=True)
+def flow():
+    futures = [child.start(x=x) for x in (1, 2)]
+    done, left = onix.wait(futures, return_when=onix.FIRST_COMPLETED)
+    gate.set()
+    onix.wait(left)
+    dies()
+    return [future.result() for future in done]
+
+try:
+    print(flow())
+except ValueError as error:
+    print("failed", error)
+"""
+        assert live(source) == ["failed 1"]
+        live.head = GOOD + HEAD
+        live(source, dies=True)
+        # And after a crash its winner is the one of the resumed flow.
+        assert live(source + "\ngate.set()") == ["[2]"]
+
     def test_the_order_of_as_completed_is_repeated(self, live: Lives) -> None:
         """Though all have ended when it is asked for again."""
         source = """
