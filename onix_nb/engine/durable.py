@@ -151,7 +151,7 @@ def _taken_up(
     if not is_new:
         _refuse_deadly(flow)
         _tell_unknown(options.keep, events, run.name)
-        journal.resume(flow)
+        recording.resume()
     for one in uses:  # now, and not when they are called: what they read may have changed by then
         recording.code_of(one._definition)
     return recording, None

@@ -51,6 +51,9 @@ class Recording:
         # The calls and child flows that failed, by the exception, which is kept so that its id stays its own.
         self._failures: dict[int, tuple[BaseException, list[bytes]]] = {}
         self._codes: dict[int, tuple[Definition, bytes]] = {}
+        # The flow as it was before it was resumed, and the difference for which it is refused.
+        self._before: Flow | None = None
+        self._refusal: NondeterminismError | None = None
         # Its own outcome is known. What it has left running is recorded all the same: it need not run again, either.
         self._ended = False
         # It was given up, or another run of the same flow goes on: what still comes is not recorded.
@@ -86,8 +89,12 @@ class Recording:
             NondeterminismError: It differs from what was recorded, under `on_change="error"`.
         """
         code = self.code_of(definition)
-        with self._asking:
-            decision = self._replay.call(key, definition.name, code, call_text(run), path)
+        try:
+            with self._asking:
+                decision = self._replay.call(key, definition.name, code, call_text(run), path)
+        except NondeterminismError as difference:
+            self._refusal = difference
+            raise
         if decision.report is not None:
             tell(str(decision.report))
         known = decision.recorded
@@ -155,29 +162,44 @@ class Recording:
         """A call, or a child flow, has failed with `error`."""
         self._failures.setdefault(id(error), (error, []))[1].append(key)
 
+    def resume(self) -> None:
+        """The flow runs again in this kernel."""
+        self._before = self._flow
+        self._journal.resume(self._flow)
+
     # Its own end.
 
     def record(self, future: Future[Any], conclude: Callable[[], None]) -> None:
         """The flow has ended: keeps its outcome, unless the process ends, too."""
         if not (self._ended or self._closed):
             self._compare(future)
-            error = future._exception
-            chain = b"".join(self._chain(error))
-            self._end(outcome_event("end", future.run, chain, self._code, future._result, error), future)  # type: ignore[arg-type]
+            if self._refusal is not None:
+                self._refuse(future, self._refusal)
+            else:
+                error = future._exception
+                chain = b"".join(self._chain(error))
+                self._end(outcome_event("end", future.run, chain, self._code, future._result, error), future)  # type: ignore[arg-type]
         conclude()
 
     def _compare(self, future: Future[Any]) -> None:
-        """Says what of a changed flow was replayed and what ran, or refuses it."""
-        if isinstance(future._exception, NondeterminismError):
-            return
-        try:
-            with self._asking:
-                report = self._replay.finish(failed=future._exception is not None)
-        except NondeterminismError as error:
-            replace_outcome(future, error)
-        else:
-            if report is not None:
-                tell(str(report))
+        """Says what of a changed flow was replayed and what ran."""
+        if self._refusal is None:
+            try:
+                with self._asking:
+                    report = self._replay.finish(failed=future._exception is not None)
+            except NondeterminismError as difference:
+                self._refusal = difference
+            else:
+                if report is not None:
+                    tell(str(report))
+
+    def _refuse(self, future: Future[Any], difference: NondeterminismError) -> None:
+        """It differs, and that is no outcome of it, whatever it made of it: it stays as it was."""
+        self._ended = True
+        replace_outcome(future, difference)
+        assert self._before is not None, "what has no past has no difference"
+        with contextlib.suppress(JournalError):  # its next start tells
+            self._journal.give_back(self._before)
 
     def on_end(self, future: Future[Any]) -> None:
         """The future of the flow has settled: notes a cancel, which is no outcome."""

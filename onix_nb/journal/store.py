@@ -128,6 +128,10 @@ class Journal:
         """Notes that this kernel runs `flow` again."""
         return self._ask(lambda: self._resume(flow.flow))
 
+    def give_back(self, flow: Flow) -> None:
+        """Notes that `flow`, as it was before it was resumed, was not run after all."""
+        self._ask(lambda: self._give_back(flow))
+
     def record(self, flow: Flow, event: Event) -> Recorded:
         """Records an event of `flow`. Blocks until it is on the disk.
 
@@ -380,6 +384,10 @@ class Journal:
         kernels = flow.kernels + (number not in self._running)  # in the same kernel it is counted once
         self._running.add(number)
         return self._rewrite(flow._replace(status="running", finished=None, kernels=kernels))
+
+    def _give_back(self, flow: Flow) -> None:
+        self._running.discard(flow.flow)
+        self._rewrite(flow)
 
     def _leave(self) -> None:
         """This kernel ends in good order: what it runs was not what killed it."""

@@ -433,6 +433,61 @@ print(flow{options}())
         refused = source.format(x=2) + "flow.options(on_change='error')()"
         assert live.runs(refused, code=1, err="NondeterminismError: flow() differs") == []
 
+    def test_a_refused_flow_stays_as_it_was(self, live: Lives) -> None:
+        """Refused again, and when the change is undone its result is there at once."""
+        source = "@onix.flow(durable=True)\ndef flow():\n    return add(x={x}) + add(x=5)\n"
+        start = (
+            "\ntry:\n    print(flow.options(on_change='error')())\nexcept Exception as error:\n    print(type(error))"
+        )
+        live(source.format(x=1) + start)
+        for _ in range(2):
+            assert live(source.format(x=2) + start) == ["<class 'onix_nb.errors.NondeterminismError'>"]
+        assert live(source.format(x=1) + start)[-1] == "6"
+        assert live.greeting == []
+
+    def test_a_flow_that_catches_everything_is_refused_all_the_same(self, live: Lives) -> None:
+        """It must not go on from a difference that it took for a failure."""
+        source = """
+@onix.flow(durable=True)
+def flow():
+    try:
+        add(x={x})
+    except Exception:
+        pass
+    return add(x=5)
+
+try:
+    print(flow.options(on_change="error")())
+except onix.errors.NondeterminismError:
+    print("refused")
+"""
+        assert live(source.format(x=1)) == ["5", "add1+0 add5+0"]
+        assert live(source.format(x=2)) == ["refused"]
+
+    def test_a_failed_flow_that_was_refused_still_forgets_what_it_failed_of(self, live: Lives) -> None:
+        """When the change is undone."""
+        source = """
+@onix.action
+def unsure(x: int):
+    ran.append(f"unsure{{x}}")
+    if "GOOD" not in os.environ:
+        raise ValueError(x)
+    return x
+
+@onix.flow(durable=True)
+def flow():
+    return add(x={x}) + unsure(x=1)
+
+try:
+    print(flow.options(on_change="error")())
+except (onix.errors.NondeterminismError, ValueError) as error:
+    print(type(error).__name__)
+"""
+        assert live(source.format(x=1)) == ["ValueError", "add1+0 unsure1"]
+        live.head = GOOD + HEAD
+        assert live(source.format(x=2)) == ["NondeterminismError"]
+        assert live(source.format(x=1)) == ["2", "unsure1"]
+
 
 class TestOutcomes:
     def test_a_result_that_cannot_be_pickled_runs_again(self, live: Lives) -> None:
