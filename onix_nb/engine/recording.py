@@ -204,7 +204,8 @@ class Recording:
     def on_end(self, future: Future[Any]) -> None:
         """The future of the flow has settled: notes a cancel, which is no outcome."""
         if future.cancelled() and not (self._ended or self._closed):
-            self._end(Event("end", name=self._flow.name, status="cancelled", finished=clock_seconds()), None)
+            end = Event("end", code=self._code, name=self._flow.name, status="cancelled", finished=clock_seconds())
+            self._end(end, None)
 
     def _end(self, event: Event, future: Future[Any] | None) -> None:
         self._ended = True
