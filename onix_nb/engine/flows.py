@@ -107,6 +107,8 @@ class FlowAttempt(ThreadAttempt):
         leaks = config.current.leaks
         quiet = leaks == "ignore" or self._stop
         children = list(self._children)
+        if failed and self._place is not None:
+            self._place.leave(children)
         for child in children:
             child._owner = self._session
             assert child.run is not None

@@ -24,7 +24,7 @@ from ..errors import (
     RunCancelled,
 )
 from ..journal import codec
-from ..journal.replay import Path, Replay
+from ..journal.replay import ROOT, Path, Replay
 from ..journal.store import Event, Flow, Journal, Recorded
 from ..model import digest, parking
 from ..model.definition import Definition
@@ -50,6 +50,8 @@ class Recording:
         self._keys: dict[Run, bytes] = {}
         # The calls and child flows that failed, by the exception, which is kept so that its id stays its own.
         self._failures: dict[int, tuple[BaseException, list[bytes]]] = {}
+        # What flows that failed had not looked at, by their keys.
+        self._unseen: dict[bytes, Sequence[Future[Any]]] = {}
         self._codes: dict[int, tuple[Definition, bytes]] = {}
         # The flow as it was before it was resumed, and the difference for which it is refused.
         self._before: Flow | None = None
@@ -135,7 +137,7 @@ class Recording:
 
     def keep(self, event: Event) -> JournalError | None:
         """Records an event for good; what prevented it."""
-        if self._closed:
+        if self._is_over(event):
             return None
         try:
             self._journal.record(self._flow, event)
@@ -145,7 +147,7 @@ class Recording:
 
     def submit(self, event: Event, done: Callable[[JournalError | None], None]) -> None:
         """As `keep`, for an event loop's thread: `done` is called on it."""
-        if self._closed:
+        if self._is_over(event):
             done(None)
             return
         loop = self._session.loop()
@@ -157,6 +159,14 @@ class Recording:
             self._journal.submit(self._flow, event, told)
         except JournalError as error:
             done(error)
+
+    def _is_over(self, event: Event) -> bool:
+        """Whether an event is not recorded any more; after the end of the flow nobody sees a failure."""
+        return self._closed or (self._ended and event.status == "failed")
+
+    def leave(self, flow: bytes, children: Sequence[Future[Any]]) -> None:
+        """The flow with this key has failed, and has not looked at what these came to."""
+        self._unseen[flow] = children
 
     def failed(self, error: BaseException, key: bytes) -> None:
         """A call, or a child flow, has failed with `error`."""
@@ -220,19 +230,27 @@ class Recording:
         self._closed = True
 
     def _chain(self, error: BaseException | None) -> list[bytes]:
-        """The calls whose exceptions made the flow fail."""
-        waiting, seen, keys = [error], set[int](), list[bytes]()
+        """The calls and child flows whose exceptions made the flow fail, or were not looked at when it did.
+
+        What a flow has not looked at has not led it anywhere: it may run again with what it failed of.
+        """
+        waiting, seen, keys = [error, *self._unseen_by(ROOT)], set[int](), list[bytes]()
         while waiting:
             one = waiting.pop()
             if one is None or id(one) in seen:
                 continue
             seen.add(id(one))
             if id(one) in self._failures:
-                keys += self._failures[id(one)][1]
+                for key in self._failures[id(one)][1]:
+                    keys.append(key)
+                    waiting += self._unseen_by(key)
             waiting += [one.__cause__, one.__context__]
             if isinstance(one, BaseExceptionGroup):
                 waiting += one.exceptions
         return keys
+
+    def _unseen_by(self, flow: bytes) -> list[BaseException | None]:
+        return [future._exception for future in self._unseen.get(flow, ())]
 
 
 class Place:
@@ -252,6 +270,10 @@ class Place:
     def child(self, definition: Definition, arguments: Mapping[str, Any], run: Run) -> Place:
         """Where the next child flow stands."""
         return Place(self.recording, self._path.child(self._key(definition, arguments, run)))
+
+    def leave(self, children: Sequence[Future[Any]]) -> None:
+        """The flow has failed, and has not looked at what these came to."""
+        self.recording.leave(self._path.key, children)
 
     def record(self, future: Future[Any], conclude: Callable[[], None]) -> None:
         """A child flow has ended. It runs again in each replay; what it failed of is known by its failure, too."""

@@ -270,6 +270,52 @@ flow.options(keep=[unsure])()
         assert live.runs("GOOD = False\n" + source, code=1, err="ValueError: 5") == []
         assert live.runs("GOOD = True\n" + source) == ["unsure5"]
 
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_failures_that_it_has_not_looked_at_are_forgotten_too(self, live: Lives, when: str) -> None:
+        """The network was down: one start is enough when it is back, and not one for each call."""
+        source = """
+import threading
+ended = threading.Event()
+warnings.simplefilter("ignore")
+
+@onix.action
+def unsure(x: int):
+    if x > 1 and "GOOD" not in os.environ:
+        WAITS
+    ran.append(f"unsure{x}")
+    if x and "GOOD" not in os.environ:
+        raise ValueError(x)
+    return x
+
+@onix.flow
+def some(n: int):
+    futures = [unsure.start(x=x) for x in range(n)]
+    return [future.result() for future in futures]
+
+@onix.flow(durable=True)
+def flow():
+    groups = [some.start(n=4)]
+    if WAITED:
+        onix.wait(groups)
+    return [group.result() for group in groups]
+
+try:
+    print(flow())
+except ValueError as error:
+    print("failed", error)
+ended.set()
+onix.wait(onix.runs(name="unsure").futures)
+"""
+        waits, waited = ("pass", "True") if when == "before" else ("ended.wait(30)", "False")
+        source = source.replace("WAITS", waits).replace("WAITED", waited)
+        lines = live(source)
+        assert lines[0] == "failed 1"
+        assert sorted(lines[1].split()) == ["unsure0", "unsure1", "unsure2", "unsure3"]
+        live.head = GOOD + HEAD
+        lines = live(source)
+        assert lines[0] == "[[0, 1, 2, 3]]"
+        assert sorted(lines[1].split()) == ["unsure1", "unsure2", "unsure3"]
+
     def test_what_a_resumed_flow_did_is_not_forgotten_again(self, live: Lives) -> None:
         """It failed, went on, and its kernel died: what it failed of at first has gone well since."""
         source = """
