@@ -110,7 +110,7 @@ def start_durable(
                 f"durable flow {key[1]!r} ended on {when:%Y-%m-%d %H:%M:%S} UTC, and this is its recorded result; "
                 ".options(fresh=True) runs it anew"
             )
-            return replay(Call(recording, b"", b"", outcome))
+            return replay(Call(recording, b"", b"", b"", outcome))
         _recordings[key] = recording
         future = begin(Place(recording, Path()), recording)
         _running[key] = future, recording

@@ -100,7 +100,7 @@ class Recording:
         if decision.report is not None:
             tell(str(decision.report))
         known = decision.recorded
-        return Call(self, key, code, None if known is None else self.outcome(known.recorded))
+        return Call(self, path.key, key, code, None if known is None else self.outcome(known.recorded))
 
     def winners(self, key: bytes, members: Collection[bytes]) -> Sequence[bytes] | None:
         """What is recorded of a choice."""
@@ -137,7 +137,7 @@ class Recording:
 
     def keep(self, event: Event) -> JournalError | None:
         """Records an event for good; what prevented it."""
-        if self._is_over(event):
+        if self._closed:
             return None
         try:
             self._journal.record(self._flow, event)
@@ -147,7 +147,7 @@ class Recording:
 
     def submit(self, event: Event, done: Callable[[JournalError | None], None]) -> None:
         """As `keep`, for an event loop's thread: `done` is called on it."""
-        if self._is_over(event):
+        if self._closed:
             done(None)
             return
         loop = self._session.loop()
@@ -160,13 +160,13 @@ class Recording:
         except JournalError as error:
             done(error)
 
-    def _is_over(self, event: Event) -> bool:
-        """Whether an event is not recorded any more; after the end of the flow nobody sees a failure."""
-        return self._closed or (self._ended and event.status == "failed")
-
     def leave(self, flow: bytes, children: Sequence[Future[Any]]) -> None:
         """The flow with this key has failed, and has not looked at what these came to."""
         self._unseen[flow] = children
+
+    def has_left(self, flow: bytes) -> bool:
+        """Whether the flow with this key has failed, so that it looks at nothing any more."""
+        return flow in self._unseen
 
     def failed(self, error: BaseException, key: bytes) -> None:
         """A call, or a child flow, has failed with `error`."""
@@ -304,10 +304,11 @@ class Outcome(NamedTuple):
 class Call:
     """One call of an action by a durable flow; the recorder of its outcome, if it has to run."""
 
-    __slots__ = ("_code", "_key", "_outcome", "_recording")
+    __slots__ = ("_code", "_flow", "_key", "_outcome", "_recording")
 
-    def __init__(self, recording: Recording, key: bytes, code: bytes, outcome: Outcome | None) -> None:
+    def __init__(self, recording: Recording, flow: bytes, key: bytes, code: bytes, outcome: Outcome | None) -> None:
         self._recording = recording
+        self._flow = flow
         self._key = key
         self._code = code
         self._outcome = outcome
@@ -355,6 +356,8 @@ class Call:
             return None
         if error is not None:
             self._recording.failed(error, self._key)
+            if self._recording.has_left(self._flow):  # it runs again, with what the flow failed of
+                return None
         return outcome_event("call", run, self._key, self._code, result, error)
 
 
