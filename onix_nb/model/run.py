@@ -40,7 +40,7 @@ def clock_time(monotonic: float) -> datetime.datetime:
 
 
 def clock_seconds() -> float:
-    """The time of day, as workers tell when they began: seconds since the epoch."""
+    """The time of day in seconds since the epoch, as other processes can read it."""
     return time.monotonic() + EPOCH
 
 

@@ -56,7 +56,7 @@ AT_RANDOM = """
         "wait": lambda: onix.wait(futures),
         "wait for the first": lambda: onix.wait(futures, return_when=onix.FIRST_COMPLETED),
         "as_completed": lambda: drain(futures),
-        "the stdlib's wait": lambda: concurrent.futures.wait(futures, 0.1),
+        "the stdlib's wait": lambda: concurrent.futures.wait(futures, 2),
     }
 
     def waiters():

@@ -187,14 +187,12 @@ def time_of_day_calls(source: str) -> list[int]:
 
 
 def test_only_one_place_asks_for_the_time_of_day() -> None:
-    """`model/run.py`, once, to show monotonic times. And what is recorded for other processes, which have other clocks."""
+    """`model/run.py`, once, to show monotonic times."""
     folder = Path(onix.__file__).parent
     found = {
         str(path.relative_to(folder)): lines
         for path in sorted(folder.rglob("*.py"))
         if (lines := time_of_day_calls(path.read_text(encoding="utf-8")))
-        and path.parent.name != "journal"
-        and path.name != "recording.py"
     }
     assert list(found) == ["model/run.py"]
     assert len(found["model/run.py"]) == 1
