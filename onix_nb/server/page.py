@@ -39,14 +39,14 @@ class Shelf:
         # Scans that a disk holds: what they read is not tried again until it answers.
         self._held: list[listing.Scan] = []
 
-    async def look(self) -> tuple[listing.Scan, list[Path]]:
-        """What was read in time, and the journals whose disk does not answer."""
+    async def look(self, patience: float = listing.PATIENCE + GRACE) -> tuple[listing.Scan, list[Path]]:
+        """What was read within `patience` seconds, and the journals whose disk does not answer."""
         self._held = [scan for scan in self._held if scan.alive]
         if self._scan is None:
             self._scan, self._ended = self._begin()
         scan, ended = self._scan, self._ended
         try:
-            await asyncio.wait_for(ended.wait(), listing.PATIENCE + GRACE)
+            await asyncio.wait_for(ended.wait(), patience)
         except TimeoutError:
             if scan.alive and scan not in self._held:
                 self._held.append(scan)

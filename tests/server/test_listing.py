@@ -242,11 +242,11 @@ def work(path: Path, countable: int, key: bytes) -> int:
 def test_a_glance_at_a_long_flow_is_as_short_as_at_a_short_one(kernels: Kernels, root: Path) -> None:
     """The steps that SQLite makes don't grow with what is not counted."""
     steps = []
-    for calls in 10, 1_000:
+    for calls in 10, 300:
         path = kernels.write(root / f"{calls}" / ".onix" / "a.sqlite", lambda j, n=calls: began(j, "one", calls=n))
         steps.append(work(path, 0, kernels.key))
     assert steps[1] < 2 * steps[0]
-    assert work(path, 5_000, kernels.key) > 20 * steps[1]  # the control
+    assert work(path, 5_000, kernels.key) > 5 * steps[1]  # the control
 
 
 def test_what_takes_too_long_is_left_out(kernels: Kernels, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,24 +411,26 @@ def test_the_server_goes_on_while_a_disk_is_slow(disk: Disk, root: Path) -> None
 
 
 def test_a_disk_that_does_not_answer_holds_nothing_up(disk: Disk, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page shows what was read until then; the next one leaves that journal alone, until it answers."""
-    monkeypatch.setattr(listing, "PATIENCE", 0.2)
-    monkeypatch.setattr("onix_nb.server.page.GRACE", 0.2)
+    """The page shows what was read until then; the next ones leave that journal alone, until it answers."""
+    monkeypatch.setattr(listing, "PATIENCE", 60.0)
     path = root / ".onix" / "b.sqlite"
 
     async def serve() -> None:
         shelf = Shelf(str(root))
-        scan, unanswered = await shelf.look()
-        assert [entry.path for entry in scan.entries] == [".onix/a.sqlite"]
-        assert unanswered == [path]
-        monkeypatch.setattr(listing, "PATIENCE", 30.0)
+        patient = asyncio.create_task(shelf.look(60))
+        assert await asyncio.to_thread(disk.reached.wait, 30)
+        scan, unanswered = await shelf.look(0)
+        assert ([entry.path for entry in scan.entries], unanswered) == ([".onix/a.sqlite"], [path])
         for _ in range(2):
-            again, unanswered = await shelf.look()
-            assert [entry.path for entry in again.entries] == [".onix/a.sqlite", ".onix/c.sqlite"]
-            assert unanswered == [path]
+            again, unanswered = await shelf.look(60)
+            assert ([entry.path for entry in again.entries], unanswered) == (
+                [".onix/a.sqlite", ".onix/c.sqlite"],
+                [path],
+            )
+        assert scan.alive
         disk.answers.set()
-        await asyncio.to_thread(scan._thread.join)
-        again, unanswered = await shelf.look()
+        await patient
+        again, unanswered = await shelf.look(60)
         assert (len(again.entries), unanswered) == (3, [])
 
     asyncio.run(serve())

@@ -6,8 +6,10 @@ import hashlib
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +32,35 @@ def test_flows_are_listed_when_no_kernel_runs(server: PageServer, kernels: Kerne
     assert first == ["✓ succeeded", "first | nightly(n=8)", "12", "177 B", start, end, "1:01", ""]
     assert second == ["◍ interrupted", "second | nightly(n=8)", "3", "48 B", start, "", "", ""]
     assert [third[0], *third[4:]] == ["✗ failed", start, end, "1:01", "ValueError: no & <no>"]
+
+
+FLOW = """
+import os, onix_nb as onix
+
+@onix.action
+def fetch(page):
+    if page == 2:
+        os._exit(1)  # as if the kernel was killed
+    return page
+
+@onix.flow(durable=True, flow_id="{name}")
+def flow(name, pages):
+    return [fetch(page=page) for page in range(pages)]
+
+print(flow(name="whole", pages=2))
+flow(name="killed", pages=5)
+"""
+
+
+def test_what_the_engine_records_is_listed(
+    server: PageServer, kernels: Kernels, folder: Path, script: Callable[[str], Any]
+) -> None:
+    """From `@onix.flow(durable=True)` to the page, through a process that has died."""
+    env = {"JUPYTER_DATA_DIR": str(kernels.data), "ONIX_JOURNAL": str(folder / ".onix" / "n.sqlite")}
+    assert script(FLOW).run(env=env)[:2] == (1, "[0, 1]\n")
+    killed, whole = listed(server)[f"{folder.name}/.onix/n.sqlite"]
+    assert killed[:3] == ["◍ interrupted", "killed | flow(name='killed', pages=5)", "2"]
+    assert whole[:3] == ["✓ succeeded", "whole | flow(name='whole', pages=2)", "2"]
 
 
 def test_what_runs_is_told_from_what_was_interrupted(server: PageServer, kernels: Kernels, folder: Path) -> None:
