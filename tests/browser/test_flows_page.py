@@ -62,7 +62,7 @@ def opened(browser: Browser) -> Iterator[Callable[..., Opened]]:
     """Opens the page of a server, signed on; in a browser of its own, so that its colours can be chosen."""
     contexts = []
 
-    def opened(server: PageServer, colours: Literal["light", "dark"] = "light") -> Opened:
+    def opened(server: PageServer, colours: Literal["light", "dark"] = "light", token: str | None = None) -> Opened:
         context = browser.new_context(color_scheme=colours, viewport={"width": 1300, "height": 900})
         contexts.append(context)
         page = context.new_page()
@@ -74,7 +74,8 @@ def opened(browser: Browser) -> Iterator[Callable[..., Opened]]:
                 problems.append(message.text)
 
         page.on("console", on_console)
-        page.goto(f"{server.url}onix?token={server.token}")
+        token = server.token if token is None else token
+        page.goto(f"{server.url}onix" + f"?token={token}" * bool(token))
         return Opened(page, problems)
 
     yield opened
@@ -128,6 +129,17 @@ def test_the_token_leaves_the_address(hostile: PageServer, opened: Callable[...,
     page = opened(hostile).page
     assert page.url == f"{hostile.url}onix"
     assert hostile.token not in page.content()
+
+
+def test_who_is_not_signed_on_is_led_to_it(hostile: PageServer, opened: Callable[..., Opened]) -> None:
+    """What is forbidden has a link to Jupyter's log-in, which leads back."""
+    page = opened(hostile, token="").page
+    expect(page.get_by_role("heading", name="403")).to_be_visible()
+    page.get_by_role("link", name="Log in").click()
+    page.locator("#password_input").fill(hostile.token)
+    page.locator("#login_submit").click()
+    expect(page.get_by_role("heading", name="Durable flows")).to_be_visible()
+    assert page.url == f"{hostile.url}onix"
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
