@@ -55,6 +55,13 @@ def _cancel_everything() -> None:
         future.cancel(interrupt=True)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def collects_its_own_garbage() -> None:
+    """What other modules have left is not looked through again and again: many tests call `gc.collect()`."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
     """Fails the test that leaves runs, threads or changed settings to the next one."""

@@ -11,7 +11,7 @@ import inspect
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from .. import config
@@ -23,7 +23,7 @@ from ..model import digest
 from ..model.definition import Definition, Durability
 from ..model.future import Future
 from ..model.run import EPOCH, Run
-from .recording import NO_PAYLOAD, Call, Known, Place, Recording, arguments_digest, call_text, tell
+from .recording import NO_PAYLOAD, Call, Known, Outcome, Place, Recording, arguments_digest, call_text, tell
 from .session import MOST_TOLD, Session, and_more, before_exit
 
 # A flow that was running when its kernel died so many times is taken for what kills it.
@@ -103,15 +103,14 @@ def start_durable(
         before = _recordings.get(key)
         if before is not None:  # what it has left running runs again, and is recorded by the next one
             before.close()
-        recording, end = _taken_up(_opened(key[0]), key[1], definition, run, session)
-        outcome = None if end is None else recording.outcome(end)
+        recording, outcome = _taken_up(_opened(key[0]), key[1], definition, run, session)
         if outcome is not None:
             when = datetime.datetime.fromtimestamp(outcome.finished, datetime.UTC)
             tell(
                 f"durable flow {key[1]!r} ended on {when:%Y-%m-%d %H:%M:%S} UTC, and this is its recorded result; "
                 ".options(fresh=True) runs it anew"
             )
-            return replay(Call(recording, b"", b"", outcome))
+            return replay(Call(recording, b"", b"", b"", outcome))
         _recordings[key] = recording
         future = begin(Place(recording, Path()), recording)
         _running[key] = future, recording
@@ -128,8 +127,8 @@ def start_durable(
 
 def _taken_up(
     journal: Journal, name: str, definition: Definition, run: Run, session: Session
-) -> tuple[Recording, Recorded | None]:
-    """The recording of the flow with this id; and its end, if it need not run."""
+) -> tuple[Recording, Outcome | None]:
+    """The recording of the flow with this id; and what it came to, if it need not run."""
     options = definition.durable
     assert options is not None
     code, uses = options.code, list(options.uses)
@@ -139,17 +138,32 @@ def _taken_up(
     events = [] if flow is None else journal.events(flow)
     end = next((one for one in reversed(events) if one.event.kind == "end"), None)
     changed = flow is not None and code != (flow.code if end is None else end.event.code)
-    has_ended = end is not None and end.event.status == "succeeded" and end.digest != NO_PAYLOAD
-    stays = has_ended and not changed and options.code is None
+    is_new = flow is None
     if flow is None:
         flow = journal.begin(name, Event("begin", b"", code, run.name, call_text(run), started=run.queued + EPOCH))
-    elif not stays:
-        _refuse_deadly(flow)
-        flow = journal.resume(flow)
     recording = Recording(journal, flow, code, _replay(journal, run.name, events, end, options, changed), session)
+    has_ended = end is not None and end.event.status == "succeeded" and end.digest != NO_PAYLOAD
+    if has_ended and not changed and options.code is None:
+        assert end is not None
+        outcome = recording.outcome(end)
+        if outcome is not None:
+            if flow.status == "running":  # with other code, which is undone now
+                journal.give_back(flow._replace(status="succeeded", finished=outcome.finished, kernels=0))
+            return recording, outcome
+    if not is_new:
+        _refuse_deadly(flow)
+        _tell_unknown(options.keep, events, run.name)
+        recording.resume()
     for one in uses:  # now, and not when they are called: what they read may have changed by then
         recording.code_of(one._definition)
-    return recording, end if stays else None
+    return recording, None
+
+
+def _tell_unknown(keep: Collection[str], events: Sequence[Recorded], name: str) -> None:
+    """Says which names of `keep` nothing is recorded of: a slip would run hours of work again."""
+    unknown = sorted(set(keep).difference(one.event.name for one in events if one.event.kind == "call"))
+    if unknown:
+        tell(f"keep= names {', '.join(map(repr, unknown))}, of which {name}() has recorded nothing")
 
 
 def _opened(file: str) -> Journal:
@@ -242,19 +256,21 @@ def _replay(
 ) -> Replay[Known]:
     """What is recorded of a flow; a failed one forgets what it failed of."""
     calls = [Known(one) for one in events if one.event.kind == "call"]
-    choices = {
-        one.event.key: [bytes.fromhex(key) for key in journal.value(one)]
-        for one in events
-        if one.event.kind == "choice"
-    }
-    chain = b"" if end is None or end.event.status != "failed" else end.event.key
+    chain, ended = (b"", 0) if end is None or end.event.status != "failed" else (end.event.key, end.seq)
     failures = {chain[at : at + digest.SIZE] for at in range(0, len(chain), digest.SIZE)}
+    choices: dict[bytes, list[bytes]] = {}
+    for one in events:
+        if one.event.kind == "choice":
+            winners = [bytes.fromhex(key) for key in journal.value(one)]
+            choices[one.event.key] = winners
+            if one.seq < ended and not failures.isdisjoint(winners):  # what failed may end otherwise, or later
+                del choices[one.event.key]
     return Replay(
         calls,
         choices,
         flow=name,
         changed=changed,
-        forget=forgotten(calls, failures),
+        forget=forgotten(calls, failures, ended),
         keep=options.keep,
         on_change=options.on_change,
     )

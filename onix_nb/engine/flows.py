@@ -107,6 +107,8 @@ class FlowAttempt(ThreadAttempt):
         leaks = config.current.leaks
         quiet = leaks == "ignore" or self._stop
         children = list(self._children)
+        if failed and self._place is not None:
+            self._place.leave(children)
         for child in children:
             child._owner = self._session
             assert child.run is not None
@@ -173,7 +175,8 @@ def start_flow(definition: Definition, arguments: Mapping[str, Any], origin: Ori
         return start(attempt, arguments, owner, session.unfinished, submit, recorder)
 
     if parent is not None and parent._place is not None:
-        return begin(parent._place.child(definition, arguments, run), None)
+        place = parent._place.child(definition, arguments, run)
+        return begin(place, place)
     if definition.durable is None:
         return begin(None, None)
     from .durable import start_durable  # SQLite is for those who use it

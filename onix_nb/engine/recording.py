@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-import time
 import warnings
 from _thread import get_ident
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -25,12 +24,12 @@ from ..errors import (
     RunCancelled,
 )
 from ..journal import codec
-from ..journal.replay import Path, Replay
+from ..journal.replay import ROOT, Path, Replay
 from ..journal.store import Event, Flow, Journal, Recorded
 from ..model import digest, parking
 from ..model.definition import Definition
 from ..model.future import Future
-from ..model.run import EPOCH, Run, error_text, message_of, printable
+from ..model.run import EPOCH, Run, clock_seconds, error_text, message_of, printable
 from .session import Session
 
 NO_PAYLOAD: Final = codec.digest(b"")
@@ -49,9 +48,14 @@ class Recording:
         self._session = session
         # Of the runs that it and its child flows have started, by which a choice names them.
         self._keys: dict[Run, bytes] = {}
-        # The calls that failed, by the exception, which is kept so that its id stays its own.
-        self._failures: dict[int, tuple[BaseException, bytes]] = {}
+        # The calls and child flows that failed, by the exception, which is kept so that its id stays its own.
+        self._failures: dict[int, tuple[BaseException, list[bytes]]] = {}
+        # What flows that failed had not looked at, by their keys.
+        self._unseen: dict[bytes, Sequence[Future[Any]]] = {}
         self._codes: dict[int, tuple[Definition, bytes]] = {}
+        # The flow as it was before it was resumed, and the difference for which it is refused.
+        self._before: Flow | None = None
+        self._refusal: NondeterminismError | None = None
         # Its own outcome is known. What it has left running is recorded all the same: it need not run again, either.
         self._ended = False
         # It was given up, or another run of the same flow goes on: what still comes is not recorded.
@@ -87,12 +91,16 @@ class Recording:
             NondeterminismError: It differs from what was recorded, under `on_change="error"`.
         """
         code = self.code_of(definition)
-        with self._asking:
-            decision = self._replay.call(key, definition.name, code, call_text(run), path)
+        try:
+            with self._asking:
+                decision = self._replay.call(key, definition.name, code, call_text(run), path)
+        except NondeterminismError as difference:
+            self._refusal = difference
+            raise
         if decision.report is not None:
             tell(str(decision.report))
         known = decision.recorded
-        return Call(self, key, code, None if known is None else self.outcome(known.recorded))
+        return Call(self, path.key, key, code, None if known is None else self.outcome(known.recorded))
 
     def winners(self, key: bytes, members: Collection[bytes]) -> Sequence[bytes] | None:
         """What is recorded of a choice."""
@@ -108,7 +116,7 @@ class Recording:
                 result = self._journal.value(recorded)
             else:
                 error = self._error(recorded)
-                self._failures[id(error)] = error, event.key
+                self.failed(error, event.key)
         except JournalValueError as why:
             message = f"the recorded result of {event.name}() can't be read, so that it runs again: {why}"
             warnings.warn(message, LostOutcomeWarning, 2)
@@ -152,9 +160,22 @@ class Recording:
         except JournalError as error:
             done(error)
 
+    def leave(self, flow: bytes, children: Sequence[Future[Any]]) -> None:
+        """The flow with this key has failed, and has not looked at what these came to."""
+        self._unseen[flow] = children
+
+    def has_left(self, flow: bytes) -> bool:
+        """Whether the flow with this key has failed, so that it looks at nothing any more."""
+        return flow in self._unseen
+
     def failed(self, error: BaseException, key: bytes) -> None:
-        """A call has failed with `error`."""
-        self._failures[id(error)] = error, key
+        """A call, or a child flow, has failed with `error`."""
+        self._failures.setdefault(id(error), (error, []))[1].append(key)
+
+    def resume(self) -> None:
+        """The flow runs again in this kernel."""
+        self._before = self._flow
+        self._journal.resume(self._flow)
 
     # Its own end.
 
@@ -162,28 +183,39 @@ class Recording:
         """The flow has ended: keeps its outcome, unless the process ends, too."""
         if not (self._ended or self._closed):
             self._compare(future)
-            error = future._exception
-            chain = b"".join(self._chain(error))
-            self._end(outcome_event("end", future.run, chain, self._code, future._result, error), future)  # type: ignore[arg-type]
+            if self._refusal is not None:
+                self._refuse(future, self._refusal)
+            else:
+                error = future._exception
+                chain = b"".join(self._chain(error))
+                self._end(outcome_event("end", future.run, chain, self._code, future._result, error), future)  # type: ignore[arg-type]
         conclude()
 
     def _compare(self, future: Future[Any]) -> None:
-        """Says what of a changed flow was replayed and what ran, or refuses it."""
-        if isinstance(future._exception, NondeterminismError):
-            return
-        try:
-            with self._asking:
-                report = self._replay.finish(failed=future._exception is not None)
-        except NondeterminismError as error:
-            replace_outcome(future, error)
-        else:
-            if report is not None:
-                tell(str(report))
+        """Says what of a changed flow was replayed and what ran."""
+        if self._refusal is None:
+            try:
+                with self._asking:
+                    report = self._replay.finish(failed=future._exception is not None)
+            except NondeterminismError as difference:
+                self._refusal = difference
+            else:
+                if report is not None:
+                    tell(str(report))
+
+    def _refuse(self, future: Future[Any], difference: NondeterminismError) -> None:
+        """It differs, and that is no outcome of it, whatever it made of it: it stays as it was."""
+        self._ended = True
+        replace_outcome(future, difference)
+        assert self._before is not None, "what has no past has no difference"
+        with contextlib.suppress(JournalError):  # its next start tells
+            self._journal.give_back(self._before)
 
     def on_end(self, future: Future[Any]) -> None:
         """The future of the flow has settled: notes a cancel, which is no outcome."""
         if future.cancelled() and not (self._ended or self._closed):
-            self._end(Event("end", name=self._flow.name, status="cancelled", finished=time.time()), None)
+            end = Event("end", code=self._code, name=self._flow.name, status="cancelled", finished=clock_seconds())
+            self._end(end, None)
 
     def _end(self, event: Event, future: Future[Any] | None) -> None:
         self._ended = True
@@ -198,23 +230,31 @@ class Recording:
         self._closed = True
 
     def _chain(self, error: BaseException | None) -> list[bytes]:
-        """The calls whose exceptions made the flow fail."""
-        waiting, seen, keys = [error], set(), []
+        """The calls and child flows whose exceptions made the flow fail, or were not looked at when it did.
+
+        What a flow has not looked at has not led it anywhere: it may run again with what it failed of.
+        """
+        waiting, seen, keys = [error, *self._unseen_by(ROOT)], set[int](), list[bytes]()
         while waiting:
             one = waiting.pop()
             if one is None or id(one) in seen:
                 continue
             seen.add(id(one))
             if id(one) in self._failures:
-                keys.append(self._failures[id(one)][1])
+                for key in self._failures[id(one)][1]:
+                    keys.append(key)
+                    waiting += self._unseen_by(key)
             waiting += [one.__cause__, one.__context__]
             if isinstance(one, BaseExceptionGroup):
                 waiting += one.exceptions
         return keys
 
+    def _unseen_by(self, flow: bytes) -> list[BaseException | None]:
+        return [future._exception for future in self._unseen.get(flow, ())]
+
 
 class Place:
-    """Where one flow of a recording stands: what it has called so far."""
+    """Where one flow of a recording stands: what it has called so far; the recorder of a child flow."""
 
     __slots__ = ("_path", "recording")
 
@@ -230,6 +270,16 @@ class Place:
     def child(self, definition: Definition, arguments: Mapping[str, Any], run: Run) -> Place:
         """Where the next child flow stands."""
         return Place(self.recording, self._path.child(self._key(definition, arguments, run)))
+
+    def leave(self, children: Sequence[Future[Any]]) -> None:
+        """The flow has failed, and has not looked at what these came to."""
+        self.recording.leave(self._path.key, children)
+
+    def record(self, future: Future[Any], conclude: Callable[[], None]) -> None:
+        """A child flow has ended. It runs again in each replay; what it failed of is known by its failure, too."""
+        if future._exception is not None:
+            self.recording.failed(future._exception, self._path.key)
+        conclude()
 
     def _key(self, definition: Definition, arguments: Mapping[str, Any], run: Run) -> bytes:
         key = self._path.call(definition.kind, definition.name, arguments_digest(definition, arguments))
@@ -254,10 +304,11 @@ class Outcome(NamedTuple):
 class Call:
     """One call of an action by a durable flow; the recorder of its outcome, if it has to run."""
 
-    __slots__ = ("_code", "_key", "_outcome", "_recording")
+    __slots__ = ("_code", "_flow", "_key", "_outcome", "_recording")
 
-    def __init__(self, recording: Recording, key: bytes, code: bytes, outcome: Outcome | None) -> None:
+    def __init__(self, recording: Recording, flow: bytes, key: bytes, code: bytes, outcome: Outcome | None) -> None:
         self._recording = recording
+        self._flow = flow
         self._key = key
         self._code = code
         self._outcome = outcome
@@ -305,6 +356,8 @@ class Call:
             return None
         if error is not None:
             self._recording.failed(error, self._key)
+            if self._recording.has_left(self._flow):  # it runs again, with what the flow failed of
+                return None
         return outcome_event("call", run, self._key, self._code, result, error)
 
 
@@ -333,7 +386,7 @@ class Choice:
             JournalError: It could not be recorded.
         """
         payload = codec.encode([self._names[future] for future in done])
-        failure = self._recording.keep(Event("choice", self._turn_key(), finished=time.time(), payload=payload))
+        failure = self._recording.keep(Event("choice", self._turn_key(), finished=clock_seconds(), payload=payload))
         if failure is not None:
             raise failure
 
@@ -379,7 +432,7 @@ def outcome_event(kind: str, run: Run, key: bytes, code: bytes, result: Any, err
         "" if error is None else message_of(error)[:4000],
         run.attempt,
         started + EPOCH,
-        time.time(),
+        clock_seconds(),
         payload,
     )
 

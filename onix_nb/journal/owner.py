@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import fcntl
 import json
 import os
@@ -10,12 +11,12 @@ import stat
 import struct
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from ..errors import JournalBusyError, JournalRefusedError
+from ..model.run import clock_seconds
 from . import codec
 from .schema import failed
 
@@ -163,14 +164,15 @@ class Owner:
 
     def _sign(self) -> None:
         """Says who owns the journal, for those who come too late."""
-        owner = {"pid": os.getpid(), "host": os.uname().nodename, "uid": os.geteuid(), "since": time.time()}
+        owner = {"pid": os.getpid(), "host": os.uname().nodename, "uid": os.geteuid(), "since": clock_seconds()}
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, json.dumps(owner).encode(), 0)
 
     def _who(self) -> str:
         try:
             owner = json.loads(os.pread(self._file, 4096, 0))
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner["since"]))
-            return f"process {owner['pid']:d} of user {owner['uid']:d} on {owner['host']!s:.100}, since {since}"
-        except (OSError, ValueError, KeyError, TypeError):  # it is just being written
+            since = datetime.datetime.fromtimestamp(owner["since"], datetime.UTC)
+            who = f"process {owner['pid']:d} of user {owner['uid']:d} on {owner['host']!s:.100}"
+            return f"{who}, since {since:%Y-%m-%d %H:%M:%S} UTC"
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):  # it is just being written
             return "another process"

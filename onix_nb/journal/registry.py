@@ -9,10 +9,10 @@ import contextlib
 import hashlib
 import json
 import os
-import time
 from pathlib import Path
 from typing import Final
 
+from ..model.run import clock_seconds
 from . import codec
 
 # Characters; a path has 4,096 bytes at most, of which JSON makes six characters each.
@@ -26,7 +26,7 @@ def register(journal: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         note = folder / f"{hashlib.sha256(os.fsencode(journal)).hexdigest()[:32]}.json"
         new = note.with_suffix(f".{os.getpid()}")
-        new.write_text(json.dumps({"path": os.fspath(journal), "opened": time.time()}))
+        new.write_text(json.dumps({"path": os.fspath(journal), "opened": clock_seconds()}))
         os.replace(new, note)
 
 

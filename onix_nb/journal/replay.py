@@ -190,14 +190,18 @@ class Decision(NamedTuple, Generic[C]):
     report: Report[C] | None = None
 
 
-def forgotten(calls: Iterable[RecordedCall], chain: Collection[bytes]) -> frozenset[bytes]:
+def forgotten(calls: Iterable[RecordedCall], chain: Collection[bytes], ended: int) -> frozenset[bytes]:
     """What a failed flow forgets when it is resumed: the recorded failures among the runs that its exception is from.
 
     Args:
         calls: What is recorded.
         chain: The keys of the runs that raised the flow's exception, its causes and contexts.
+        ended: The place of that end in the order of recording. What came after it is of a flow that was resumed
+            since, and stays.
     """
-    return frozenset(call.key for call in calls if call.status == "failed" and call.key in chain)
+    latest = {call.key: call for call in sorted(calls, key=lambda call: call.seq)}
+    failed = (key for key in chain if key in latest and latest[key].status == "failed")
+    return frozenset(key for key in failed if latest[key].seq < ended)
 
 
 class Replay(Generic[C]):

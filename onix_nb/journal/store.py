@@ -13,7 +13,6 @@ import os
 import queue
 import sqlite3
 import threading
-import time
 from _thread import allocate_lock
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeVar, cast
 
 from ..errors import ExecutorError, JournalDamagedError, JournalError, JournalWriteError
+from ..model.run import clock_seconds
 from . import codec, schema
 from .owner import Owner, create, inode, refuse_unsafe
 from .rows import SMALL_PAYLOAD, Event, Flow, Reader, Recorded, Rows, number_of, span_of
@@ -127,6 +127,10 @@ class Journal:
     def resume(self, flow: Flow) -> Flow:
         """Notes that this kernel runs `flow` again."""
         return self._ask(lambda: self._resume(flow.flow))
+
+    def give_back(self, flow: Flow) -> None:
+        """Notes that `flow`, as it was before it was resumed, was not run after all."""
+        self._ask(lambda: self._give_back(flow))
 
     def record(self, flow: Flow, event: Event) -> Recorded:
         """Records an event of `flow`. Blocks until it is on the disk.
@@ -362,7 +366,7 @@ class Journal:
         last = self._find(flow_id)
         number = rows.select("flows", "SELECT coalesce(max(flow), 0) + 1 FROM flows")[0][0]
         generation = 1 if last is None else last.generation + 1
-        started = event.started or time.time()
+        started = event.started or clock_seconds()
         flow = Flow(number, flow_id, generation, event.name, event.code, event.label, "running", 1, started, None, 1)
         self._put(flow)
         self._append(number, event)
@@ -373,13 +377,17 @@ class Journal:
         flow = self._now().flow(number)
         self._append(number, event)
         self._running.discard(number)
-        return self._rewrite(flow._replace(status=event.status, finished=event.finished or time.time(), kernels=0))
+        return self._rewrite(flow._replace(status=event.status, finished=event.finished or clock_seconds(), kernels=0))
 
     def _resume(self, number: int) -> Flow:
         flow = self._now().flow(number)
         kernels = flow.kernels + (number not in self._running)  # in the same kernel it is counted once
         self._running.add(number)
         return self._rewrite(flow._replace(status="running", finished=None, kernels=kernels))
+
+    def _give_back(self, flow: Flow) -> None:
+        self._running.discard(flow.flow)
+        self._rewrite(flow)
 
     def _leave(self) -> None:
         """This kernel ends in good order: what it runs was not what killed it."""

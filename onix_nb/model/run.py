@@ -39,6 +39,11 @@ def clock_time(monotonic: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(monotonic + EPOCH, datetime.UTC)
 
 
+def clock_seconds() -> float:
+    """The time of day in seconds since the epoch, as other processes can read it."""
+    return time.monotonic() + EPOCH
+
+
 class Span(NamedTuple):
     """One attempt that ended: its number from 1, its monotonic times, and its error as text."""
 

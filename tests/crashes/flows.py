@@ -250,9 +250,12 @@ class Comparison:
 
     def _read(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
+        file = self._folder / "journal.sqlite"
+        if not self._recorded and not file.exists():  # killed before there was one
+            return {}
         try:
-            reader = store.Reader(self._folder / "journal.sqlite", KEY)
-        except errors.JournalError as error:  # killed before there was one
+            reader = store.Reader(file, KEY)
+        except errors.JournalError as error:
             if "nothing in it yet" not in str(error):
                 raise
             return {}

@@ -47,6 +47,7 @@ def live(disk: Path, logs: Path, write: int, error: int, forever: bool, tell: vi
     while left := [one for one in live_session().futures() if not one.done()]:  # what the failed flow has left
         onix.wait(left)
     flows.Log(logs / "begun").write("again", *recorded(disk))
+    flows.Log(logs / "seen").write("again", "")
     tell(f"{library.disk_failures()} {took}")
     tell(json.dumps(whole(seed=write)))
 
@@ -70,7 +71,10 @@ def differences(disk: Path, logs: Path, told: list[str]) -> list[str]:
     turn = next(place for place, words in enumerate(begun) if words[0] == "again")
     known, again = set(begun[turn][1:]), [words[0] for words in begun[turn + 1 :]]
     found, seen = recorded(disk), flows.lines(logs / "seen")
-    wrong = [f"{x} ran again, and was recorded" for x in again if x in known]
+    first = [words[0] for words in seen[: seen.index(["again"])]]
+    seen.remove(["again"])
+    # A failure that the flow had not looked at when it failed runs again.
+    wrong = [f"{x} ran again, and was recorded" for x in again if x in known and (x in first or "unlucky" not in x)]
     wrong += [f"{x} ran twice" for x, times in Counter(again).items() if times > 1]
     wrong += [f"{x} was seen and is not recorded so" for x, token in seen if found.get(x) != [x, token]]
     wrong += [f"the flow's result has another {x}" for x, token in result if found.get(x) != [x, token]]

@@ -104,6 +104,10 @@ class Notebook:
     def close(self) -> None:
         self._client.stop_channels()
 
+    def is_alive(self) -> bool:
+        """Whether the kernel's process is."""
+        return bool(self._manager.is_alive())
+
     # Running.
 
     def start(self, source: str, *, silent: bool = False, cell_id: str | None = None) -> Cell:

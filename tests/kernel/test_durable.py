@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from jupyter_client.manager import KernelManager
 
@@ -33,10 +35,23 @@ last(held=os.path.exists('hold'))
 total
 """
 
+# Kills its kernel when some results are recorded: the begin of the flow is the first commit.
+DEADLY = """
+import os, signal
+from onix_nb.journal import store
+left = [3]
+def at(point):
+    left[0] -= point == 'acknowledged'
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+store.at = at
+"""
+TUTORIAL = Path(__file__).parents[2] / "notebooks" / "03_survive_a_restart.ipynb"
+
 
 @pytest.fixture
-def kernels(new_notebook: Callable[[], Any], tmp_path: Path) -> Iterator[Callable[[], Any]]:
-    """Starts a kernel in the same folder, after killing the one before."""
+def kernels(new_notebook: Callable[[], Any], tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Starts a kernel in the same folder, after killing the one before, and runs `SETUP` in it."""
     kind = type(new_notebook())
     running: list[tuple[KernelManager, Any]] = []
 
@@ -46,13 +61,13 @@ def kernels(new_notebook: Callable[[], Any], tmp_path: Path) -> Iterator[Callabl
             manager.shutdown_kernel(now=True)
         running.clear()
 
-    def start() -> Any:
+    def start(setup: str = SETUP) -> Any:
         kill()
         manager = KernelManager(kernel_name="python3")
         manager.start_kernel(cwd=str(tmp_path))
         notebook = kind(manager)
         running.append((manager, notebook))
-        notebook.ok(SETUP)
+        notebook.ok(setup)
         return notebook
 
     yield start
@@ -107,6 +122,29 @@ def test_what_the_journal_holds(kernels: Callable[[], Any], tmp_path: Path) -> N
         "[['squares', 'squares', 'succeeded', 5]]"
     )
     assert (tmp_path / ".onix" / "default.sqlite").exists()
+
+
+def test_the_tutorial_survives_what_it_is_about(kernels: Callable[..., Any]) -> None:
+    """Its kernel is killed in the middle of it; run again from the top, it repeats only what was in flight."""
+    cells = [cell.source for cell in nbformat.read(TUTORIAL, as_version=4).cells if cell.cell_type == "code"]
+    begins = next(place for place, cell in enumerate(cells) if "warming.start(" in cell)
+    notebook = kernels("None")
+    for cell in cells[:begins]:
+        notebook.ok(cell)
+    notebook.ok(DEADLY)
+    notebook.start(cells[begins])
+    notebook.until(lambda: not notebook.is_alive(), "the death of the kernel")
+    notebook = kernels("None")
+    told = notebook.ok("\n".join(cells[:begins])).stdout
+    recorded = int(re.findall(r"\((\d+) calls? recorded\)", told)[0])
+    assert 2 <= recorded < 12, "it was killed in the middle"
+    notebook.ok(cells[begins])
+    notebook.ok("result, runs = report.result(), onix.runs(name='trend').to_frame()")
+    assert notebook.ok("len(runs), int(runs['first_ran'].notna().sum())").value == f"(12, {recorded})"
+    anew = "warming.options(fresh=True).start(year=2014, draws=2000).result()"
+    assert notebook.ok(f"result.equals({anew})").value == "True"
+    for cell in cells[begins:]:
+        notebook.ok(cell)
 
 
 @pytest.mark.parametrize(

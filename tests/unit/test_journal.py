@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -336,7 +335,7 @@ def test_a_payload_that_sqlite_can_not_keep_is_refused_alone(journal: Journal, m
 
 def test_the_clock_may_be_set_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [10_000.0]
-    monkeypatch.setattr(time, "time", lambda: now[0])
+    monkeypatch.setattr(store, "clock_seconds", lambda: now[0])
     with Journal(path, KEY) as journal:
         flow = journal.begin("f", BEGIN)
         for n in range(5):

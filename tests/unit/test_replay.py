@@ -446,8 +446,12 @@ def test_resuming_a_failed_flow_forgets_only_what_it_failed_from() -> None:
     calls = engine.journal.calls
     assert [call.status for call in calls] == ["failed", "succeeded", "failed", "succeeded"]
     chain = {calls[2].key, calls[3].key, b"a child flow"}
-    forget = forgotten(calls, chain)
+    forget = forgotten(calls, chain, ended=len(calls))
     assert forget == {calls[2].key}
+    # What the flow did after it was resumed stays, whether it went well or not.
+    for status in ("succeeded", "failed"):
+        since = dataclasses.replace(calls[2], status=status, seq=len(calls) + 1)
+        assert forgotten([since, *calls], chain, ended=len(calls)) == set()
     flow.__globals__["repaired"].set()
     done = run(flow, engine.journal, forget=forget, on_change="error")
     assert done.result == ["after work", 2]
