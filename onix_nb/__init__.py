@@ -14,6 +14,7 @@ The map of the package; imports point from the lower lines to the upper ones, ne
     functions.py   @action and @flow
     live/          runs on the page: the live view, its static form, clicks
     notebook/      IPython: the extension, %%onix_flow, hooks
+    server/        Jupyter Server: the page /onix, in a process of its own, which only reads journals
 
 Where to read first: `functions.py` (what a user touches), then `model/future.py` (the heart: how
 a future settles), then `engine/attempts.py` (how code is run, timed out and stopped) and

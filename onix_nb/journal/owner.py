@@ -8,9 +8,12 @@ import fcntl
 import json
 import os
 import stat
+import struct
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from ..errors import JournalBusyError, JournalRefusedError
 from ..model.run import clock_seconds
@@ -46,6 +49,33 @@ def _refuse(path: Path, is_kind: Callable[[int], bool], kind: str, read_only: bo
     raise JournalRefusedError(f"{path} {why}, so the journal is not used.")
 
 
+def is_owned(journal: Path) -> bool | None:
+    """Whether a kernel owns the journal now; None where that can't be asked.
+
+    Asked, not tried: a lock that is taken for a moment would turn away the kernel that comes in that moment.
+    """
+    if sys.platform != "linux" or sys.maxsize < 2**32:
+        return None  # the layout of `struct flock` is not known
+    lock = journal.with_name(journal.name + ".lock")
+    with _owning:
+        try:
+            if _owned.get(inode(lock)) == os.getpid():
+                return True
+            file = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return None
+        try:
+            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            found: int = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked))[0]
+        except OSError:  # a file system without locks
+            return None
+        finally:
+            os.close(file)
+    return found != fcntl.F_UNLCK
+
+
 def create(path: Path) -> None:
     """An empty file that only this user can use, and whose name a power cut doesn't take."""
     try:
@@ -64,8 +94,11 @@ def inode(path: str | Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
+# l_type, l_whence, l_start, l_len, l_pid of `struct flock` on 64-bit Linux, with its alignment.
+_FLOCK: Final = "hhqqi0q"
+
 # Guards `_owned`, which says what this process owns: opening a lock file a second time, and closing
-# it, would give up the lock. Held while a lock is taken. The value is the process: a forked child has
+# it, would give up the lock. Held while a lock is taken or asked for. The value is the process: a forked child has
 # what its parent owns in its copy, and owns nothing.
 _owning = threading.Lock()
 _owned: dict[tuple[int, int], int] = {}

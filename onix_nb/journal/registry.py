@@ -10,9 +10,13 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Final
 
 from ..model.run import clock_seconds
 from . import codec
+
+# Characters; a path has 4,096 bytes at most, of which JSON makes six characters each.
+LONGEST_NOTE: Final = 32_768
 
 
 def register(journal: Path) -> None:
@@ -31,7 +35,8 @@ def registered() -> list[Path]:
     found: list[tuple[float, Path]] = []
     with contextlib.suppress(OSError):
         for note in (codec.data_folder() / "journals").glob("*.json"):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                told = json.loads(note.read_text())
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+                with note.open() as file:
+                    told = json.loads(file.read(LONGEST_NOTE))
                 found.append((float(told["opened"]), Path(told["path"])))
     return [path for _, path in sorted(found, reverse=True)]

@@ -98,9 +98,33 @@ class Flow(NamedTuple):
     events: int
 
 
+class Glance(NamedTuple):
+    """What is known of a flow without reading all of it.
+
+    Attributes:
+        flow: Its row.
+        last: What happened last in it.
+        calls: How many calls are recorded, and `size` the bytes of all payloads; not proven. None where there
+            was too much to count.
+    """
+
+    flow: Flow
+    last: Recorded
+    calls: int | None
+    size: int | None
+
+
 Parameters = tuple[Any, ...] | dict[str, int]
 
 _FLOWS: Final = f"SELECT {', '.join(Flow._fields)}, mac FROM flows"
+_EVENTS: Final = (
+    f"SELECT event, digest, mac, length(payload) <= {SMALL_PAYLOAD}, {', '.join(Event._fields[:-1])},"
+    f" CASE WHEN length(payload) <= {SMALL_PAYLOAD} THEN payload ELSE x'' END"
+    " FROM events WHERE event >= :start + :found AND event < :end ORDER BY event"
+)
+
+# Of a text that `newest` reads: a forged one isn't taken into memory to find that out.
+LONGEST_GLANCED: Final = 1 << 20
 
 
 class Rows:
@@ -202,13 +226,7 @@ class Rows:
         return rows[0][0] - number_of(flow) if rows else -1
 
     def _each_event(self, flow: int, found: list[Recorded]) -> Iterator[tuple[Any, ...]]:
-        columns = ", ".join(Event._fields[:-1])
-        sql = (
-            f"SELECT event, digest, mac, length(payload) <= {SMALL_PAYLOAD}, {columns},"
-            f" CASE WHEN length(payload) <= {SMALL_PAYLOAD} THEN payload ELSE x'' END"
-            " FROM events WHERE event >= :start + :found AND event < :end ORDER BY event"
-        )
-        return self._each(sql, span_of(flow), found, lambda: row_name(flow, len(found)))
+        return self._each(_EVENTS, span_of(flow), found, lambda: row_name(flow, len(found)))
 
     def _each(
         self, sql: str, parameters: dict[str, int], found: list[Any], next_row: Callable[[], str]
@@ -314,9 +332,16 @@ def row_name(flow: int, seq: int) -> str:
 
 
 class Reader(Rows):
-    """A journal that is only read, whoever owns it."""
+    """A journal that is only read, whoever owns it.
 
-    def __init__(self, path: str | os.PathLike[str], key: bytes | None = None) -> None:
+    Args:
+        path: The file.
+        key: The user's key, by default the one in Jupyter's data folder.
+        glance: For a short look at one of many: hardly waits for a lock, and leaves no log beside a file that
+            has none. If a kernel opens the journal meanwhile, what is read may not prove: look again.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], key: bytes | None = None, *, glance: bool = False) -> None:
         path = Path(os.path.abspath(path))
         if not os.path.lexists(path):
             raise JournalError(f"there is no journal {path}")
@@ -324,12 +349,56 @@ class Reader(Rows):
         if os.path.lexists(f"{path}-journal"):
             raise schema.empty(path)
         refuse_unsafe(path, read_only=True)
-        super().__init__(path, codec.user_key() if key is None else key, schema.connect(path, "ro", schema.PRAGMAS))
+        # Without a log nobody writes, and SQLite would make one, to read.
+        mode = "ro&immutable=1" if glance and not os.path.lexists(f"{path}-wal") else "ro"
+        pragmas = (*schema.PRAGMAS, "PRAGMA busy_timeout = 100") if glance else schema.PRAGMAS
+        super().__init__(path, codec.user_key() if key is None else key, schema.connect(path, mode, pragmas))
         try:
+            if glance:
+                self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_GLANCED)
             self.prove()
         except BaseException:
             self.close()
             raise
+
+    def newest(self, most: int, countable: int) -> list[Glance]:
+        """The flows that began last, of one moment; the first number is how many there are.
+
+        Args:
+            most: How many flows.
+            countable: Beyond so many events those of further flows are not counted.
+
+        Raises:
+            JournalDamagedError: Something of it is altered or missing; the message names the file and the row.
+        """
+        self.select("header", "BEGIN")
+        try:
+            rows = self.select("flows", f"{_FLOWS} ORDER BY flow DESC LIMIT ?", (most,))
+            found: list[Glance] = []
+            for place, row in enumerate(rows):
+                if row[0] != rows[0][0] - place:
+                    raise self.damaged(f"row {rows[0][0] - place} of flows")
+                found.append(self._glance(self._flow(row), countable))
+                countable -= found[-1].last.seq + 1
+            return found
+        finally:
+            self.connection.rollback()
+
+    def _glance(self, flow: Flow, countable: int) -> Glance:
+        last = self._last_seq(flow.flow)
+        span = span_of(flow.flow)
+        rows = self.select(row_name(flow.flow, last), f"{_EVENTS} LIMIT 2", {**span, "found": max(last - 1, 0)})
+        if last + 1 < flow.events or len(rows) != min(last, 1) + 1:
+            raise self.damaged(row_name(flow.flow, last + 1))
+        recorded = self._recorded(rows[-1], rows[-2][2] if last else b"")
+        if recorded.seq != last or recorded.mac != codec.seal(self._key, *self.fields(recorded)):
+            raise self.damaged(row_name(flow.flow, last))
+        if recorded.event.kind == "end" and last >= flow.events:
+            raise self.damaged(f"row {flow.flow} of flows")  # put back, as in `events`
+        if last >= countable:
+            return Glance(flow, recorded, None, None)
+        sql = "SELECT sum(kind = 'call'), sum(length(payload)) FROM events WHERE event >= :start AND event < :end"
+        return Glance(flow, recorded, *self.select("events", sql, span)[0])
 
     def events(self, flow: Flow) -> list[Recorded]:
         """As `Rows.events`, of one moment while another kernel writes."""

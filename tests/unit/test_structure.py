@@ -26,6 +26,7 @@ LAYERS = (
     "functions",
     "live",
     "notebook",
+    "server",
     "",
 )
 
@@ -110,8 +111,48 @@ def test_an_upward_import_is_caught() -> None:
     assert cycle({**modules(), "model.run": list(imports("model.run", "from .future import Future", False))})
 
 
+# Of the package, what the page in Jupyter Server may know: it reads journals and starts nothing.
+SERVER_MAY_IMPORT = {"_version", "errors", "journal", "journal.owner", "journal.rows", "live.html", "server"}
+
+
+def allowed(target: str) -> bool:
+    return target in SERVER_MAY_IMPORT or target.startswith("server.")
+
+
+def too_much(found: dict[str, list[str]]) -> list[str]:
+    return [
+        f"{name} imports {target}"
+        for name, targets in found.items()
+        for target in targets
+        if name.startswith("server") and not allowed(target)
+    ]
+
+
+def test_the_server_only_reads() -> None:
+    """The page in Jupyter Server imports what reads a journal, and the one place that makes markup."""
+    assert too_much(modules()) == []
+
+
+def test_a_server_that_writes_is_caught() -> None:
+    """Control: an import of what writes journals, or runs flows, is found."""
+    for source in "from ..journal.store import Journal", "from ..engine import session":
+        assert too_much({**modules(), "server.page": list(imports("server.page", source, False))}), source
+
+
 @pytest.mark.parametrize(
-    "heavy", ["pandas", "numpy", "matplotlib", "anywidget", "IPython", "loky", "distributed", "ctypes", "sqlite3"]
+    "heavy",
+    [
+        "pandas",
+        "numpy",
+        "matplotlib",
+        "anywidget",
+        "IPython",
+        "loky",
+        "distributed",
+        "ctypes",
+        "sqlite3",
+        "jupyter_server",
+    ],
 )
 def test_the_import_is_light(heavy: str) -> None:
     """`import onix_nb`, starting and waiting load nothing that nobody asked for."""
