@@ -462,6 +462,37 @@ def recorded_to_dbos(n: int = 200, rounds: int = 7) -> Measured:
     return Measured(_ratio(mine, peer), f"{median(mine) * MICRO:.0f} to {median(peer) * MICRO:.0f} µs a step")
 
 
+# On a Dask cluster.
+
+
+def dask_task(n: int = 500, rounds: int = 15) -> Measured:
+    """Time of start, wait and result for each of `n` actions on a Dask cluster, over `Client.submit` and `gather`."""
+    import distributed
+
+    import onix_nb as onix
+
+    action = onix.action(_echo)
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+        onix.configure(executor=client),
+    ):
+
+        def ours() -> None:
+            futures = [action.start(x=x) for x in range(n)]
+            onix.wait(futures)
+            assert [future.result() for future in futures] == list(range(n))
+
+        def theirs() -> None:
+            futures = [client.submit(_echo, x, pure=False) for x in range(n)]
+            assert client.gather(futures) == list(range(n))
+
+        ours(), theirs()
+        mine, peer = _alternate(rounds, lambda: _seconds(ours), lambda: _seconds(theirs))
+    each = MICRO / n
+    return Measured(_ratio(mine, peer), f"{median(mine) * each:.0f} to {median(peer) * each:.0f} µs a task")
+
+
 def _best(rounds: int, work: Callable[[], object]) -> Measured:
     return Measured(min(_seconds(work) for _ in range(rounds)), f"best of {rounds}")
 
@@ -526,6 +557,14 @@ FIGURES = {
         ),
         Figure("replay of 10,000 recorded actions", 2, 8, " s", replayed, {}),
         Figure("recorded no-op action, over a step of DBOS on SQLite", 0.2, 0.4, "×", recorded_to_dbos, {"rounds": 3}),
+        Figure(
+            "start, wait, result of a no-op action on Dask, over Client.submit's",
+            1.15,
+            1.6,
+            "×",
+            dask_task,
+            {"n": 200, "rounds": 7},
+        ),
         Figure("to_frame() of 100,000 runs", 1.5, 6, " s", frame, {"rounds": 2}),
         Figure("to_frame() of 100 runs", 10, 1_000, " ms", small_frame, {}),
         Figure("timeline of 5,000 runs", 2, 8, " s", chart, {"rounds": 2}),
