@@ -652,6 +652,37 @@ def async_sleeps(n: int = 10_000) -> Measured:
     return Measured(_seconds(ours), f"{_seconds(lambda: asyncio.run(gathered())):.2f} s by asyncio.gather")
 
 
+# On a Dask cluster.
+
+
+def dask_task(n: int = 500, rounds: int = 15) -> Measured:
+    """Time of start, wait and result for each of `n` actions on a Dask cluster, over `Client.submit` and `gather`."""
+    import distributed
+
+    import onix_nb as onix
+
+    action = onix.action(_echo)
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+        onix.configure(executor=client),
+    ):
+
+        def ours() -> None:
+            futures = [action.start(x=x) for x in range(n)]
+            onix.wait(futures)
+            assert [future.result() for future in futures] == list(range(n))
+
+        def theirs() -> None:
+            futures = [client.submit(_echo, x, pure=False) for x in range(n)]
+            assert client.gather(futures) == list(range(n))
+
+        ours(), theirs()
+        mine, peer = _alternate(rounds, lambda: _seconds(ours), lambda: _seconds(theirs))
+    each = MICRO / n
+    return Measured(_ratio(mine, peer), f"{median(mine) * each:.0f} to {median(peer) * each:.0f} µs a task")
+
+
 def _best(rounds: int, work: Callable[[], object]) -> Measured:
     return Measured(min(_seconds(work) for _ in range(rounds)), f"best of {rounds}")
 
@@ -731,6 +762,14 @@ FIGURES = {
         Figure("100 MB array to 8 actions on processes, over joblib's loky backend", 1, 2, "×", array, {"rounds": 3}),
         Figure("the memory for that, over joblib's loky backend", 1.01, 1.5, "×", array_memory, {"rounds": 1}),
         Figure("10,000 concurrent async actions of a second", 3, 10, " s", async_sleeps, {}),
+        Figure(
+            "start, wait, result of a no-op action on Dask, over Client.submit's",
+            1.15,
+            1.6,
+            "×",
+            dask_task,
+            {"n": 200, "rounds": 7},
+        ),
         Figure("to_frame() of 100,000 runs", 1.5, 6, " s", frame, {"rounds": 2}),
         Figure("to_frame() of 100 runs", 10, 1_000, " ms", small_frame, {}),
         Figure("timeline of 5,000 runs", 2, 8, " s", chart, {"rounds": 2}),

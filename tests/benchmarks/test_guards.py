@@ -87,6 +87,11 @@ def test_a_timeline_of_very_many_runs_is_a_matter_of_seconds() -> None:
     guard("big_chart")
 
 
+def test_an_action_on_dask_costs_little_more_than_a_task_of_its_client() -> None:
+    """Start, wait and result take at most 1.6 times what `Client.submit` and `gather` take (asked: 1.15)."""
+    guard("dask_task")
+
+
 def test_a_recorded_action_costs_little_more_than_a_commit() -> None:
     """One that does nothing: at most four bare commits of SQLite, or two and 300 µs (asked: half of it)."""
     guard("recorded")

@@ -46,7 +46,13 @@ def setting(place: str) -> Any:
 @pytest.fixture(scope="module", params=PLACES)
 def place(request: pytest.FixtureRequest) -> Iterator[str]:
     """Where actions run, warmed up, for all tests of this file one after the other."""
-    with onix.configure(executor=setting(request.param)) as settings:
+    if request.param == "dask":
+        cluster = request.getfixturevalue("_dask_cluster")
+        cluster.start()
+        wanted = cluster.executor
+    else:
+        wanted = setting(request.param)
+    with onix.configure(executor=wanted) as settings:
         assert double(x=1) == 2
         assert double.options(executor="processes")(x=1) == 2  # whose threads stay
         yield request.param
@@ -324,20 +330,22 @@ def test_times(place: str) -> None:
 
 def test_cancel_of_what_has_not_begun(place: str, gate: Gate, request: pytest.FixtureRequest) -> None:
     """What was cancelled in the queue never begins."""
-    if place == "dask":
-        pytest.skip("a worker may begin it in the milliseconds until it hears of the cancel; it is then made to stop")
     with onix.configure(max_workers=1):
-        limited = held
+        limited = held.options(dask={"workers": ["a"]})
         if place == "foreign":
             pool = concurrent.futures.ThreadPoolExecutor(1)
             request.addfinalizer(pool.shutdown)
             limited = held.options(executor=pool)
+        elif place == "dask":
+            cluster = request.getfixturevalue("_dask_cluster")
         first = limited.start(folder=str(gate.folder), x=1)
         gate.await_begun()
         until(first.running)  # the worker's word of it may come later than that of the gate
         queued = [limited.start(folder=str(gate.folder), x=2) for _ in range(6)]
         assert all(future.cancel() for future in queued)
         assert not first.cancel()
+        if place == "dask":
+            until(lambda: cluster.tasks_of("a") == 1)  # it has heard of that
         gate.let_go()
         assert first.result() == 1
         last = limited.start(folder=str(gate.folder), x=3)  # one of those would begin before it
