@@ -258,6 +258,7 @@ def _replay(
     calls = [Known(one) for one in events if one.event.kind == "call"]
     chain, ended = (b"", 0) if end is None or end.event.status != "failed" else (end.event.key, end.seq)
     failures = {chain[at : at + digest.SIZE] for at in range(0, len(chain), digest.SIZE)}
+    ends = {one.event.key: journal.value(one) for one in events if one.event.kind == "sleep"}
     choices: dict[bytes, list[bytes]] = {}
     for one in events:
         if one.event.kind == "choice":
@@ -268,6 +269,7 @@ def _replay(
     return Replay(
         calls,
         choices,
+        ends=ends,
         flow=name,
         changed=changed,
         forget=forgotten(calls, failures, ended),

@@ -107,6 +107,22 @@ class Recording:
         with self._asking:
             return self._replay.choice(key, members)
 
+    def sleep(self, key: bytes, seconds: float) -> float:
+        """How many of `seconds` are left.
+
+        Raises:
+            JournalError: When it ends could not be recorded.
+        """
+        now = clock_seconds()
+        end = self._replay.end_of_sleep(key)
+        if end is None:
+            end = now + seconds
+            failure = self.keep(Event("sleep", key, started=now, finished=end, payload=codec.encode(end)))
+            if failure is not None:
+                raise failure
+        # A clock that was set back makes it no longer than it was to be.
+        return min(max(end - clock_seconds(), 0.0), seconds)
+
     def outcome(self, recorded: Recorded) -> Outcome | None:
         """What a call came to; None, after a warning, when its result can't be read any more, so that it runs again."""
         event = recorded.event
@@ -270,6 +286,10 @@ class Place:
     def child(self, definition: Definition, arguments: Mapping[str, Any], run: Run) -> Place:
         """Where the next child flow stands."""
         return Place(self.recording, self._path.child(self._key(definition, arguments, run)))
+
+    def sleep(self, seconds: float) -> float:
+        """How many seconds are left of the next sleep."""
+        return self.recording.sleep(self._path.call("sleep", "", repr(float(seconds)).encode()), seconds)
 
     def leave(self, children: Sequence[Future[Any]]) -> None:
         """The flow has failed, and has not looked at what these came to."""

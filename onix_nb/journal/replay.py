@@ -210,6 +210,7 @@ class Replay(Generic[C]):
     Args:
         calls: What was recorded; of two with one key the later one counts.
         choices: The winners of waits, by the key of the wait, in order.
+        ends: When sleeps end, in seconds since the epoch, by the key of the sleep.
         flow: The name of the flow, for reports.
         changed: Whether the code of the flow has changed since. If it has not, no difference is expected, and a call
             that is not recorded was in flight, or had not begun.
@@ -225,6 +226,7 @@ class Replay(Generic[C]):
         calls: Iterable[C],
         choices: Mapping[bytes, Sequence[bytes]] | None = None,
         *,
+        ends: Mapping[bytes, float] | None = None,
         flow: str = "the flow",
         changed: bool = False,
         codes: Mapping[str, bytes] | None = None,
@@ -235,6 +237,7 @@ class Replay(Generic[C]):
     ) -> None:
         self._calls = {call.key: call for call in sorted(calls, key=lambda call: call.seq)}
         self._choices = choices or {}
+        self._ends = ends or {}
         self._flow = flow
         self._changed = changed
         self._codes = dict(codes or {})
@@ -293,6 +296,10 @@ class Replay(Generic[C]):
         if winners is None or not self._fresh.isdisjoint(winners) or not set(winners) <= set(members):
             return None
         return tuple(winners)
+
+    def end_of_sleep(self, key: bytes) -> float | None:
+        """When a sleep ends, in seconds since the epoch; None if it begins now."""
+        return self._ends.get(key)
 
     def finish(self, failed: bool = False) -> Report[C] | None:
         """What is to be told at the end of the flow; None if nothing has changed.

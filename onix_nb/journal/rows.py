@@ -25,8 +25,9 @@ class Event(NamedTuple):
     """Something that happened in a flow.
 
     Attributes:
-        kind: "begin" (its payload the arguments), "call", "choice" (winners) or "end" (the outcome).
-        key: Which call or choice; empty for begin and end.
+        kind: "begin" (its payload the arguments), "call", "choice" (winners), "sleep" (when it ends) or "end" (the
+            outcome).
+        key: Which call, choice or sleep; empty for begin and end.
         code: Digest of the code that ran.
         name: Of the function.
         label: A short preview of the arguments.

@@ -127,6 +127,8 @@ def _cycle(base: Attempt, future: Awaited) -> list[str] | None:
 def sleep(seconds: float) -> None:
     """Sleeps like `time.sleep`, but a cancel of the run ends it at once. Not in Oryonix.
 
+    In a durable flow it is recorded when it ends: what is left of it is slept after a restart of the kernel.
+
     Args:
         seconds: How long, 0 or more.
 
@@ -141,6 +143,9 @@ def sleep(seconds: float) -> None:
     """
     if checked_timeout(seconds) is None:
         raise TypeError("sleep() takes seconds, not None")
+    attempt = current.get()
+    if attempt is not None and attempt._place is not None:
+        seconds = attempt._place.sleep(seconds)
     block(Waiter(), lambda: False, seconds)
 
 

@@ -343,6 +343,48 @@ except ValueError:
         assert live(source) == ["1"]
 
 
+class TestSleeping:
+    SOURCE = """
+import time
+from onix_nb.journal import store
+
+@onix.flow
+def rests(seconds: float):
+    begun = time.monotonic()
+    onix.sleep(seconds)
+    return time.monotonic() - begun
+
+@onix.flow(durable=True)
+def flow():
+    return rests(seconds=SECONDS) + rests(seconds=0.0)
+
+left = [2]  # the begin of the flow, and the sleep
+
+def at(point):
+    left[0] -= point == "acknowledged"
+    if left[0] == 0 and "DIES" in os.environ:
+        os._exit(9)
+
+store.at = at
+print(flow() < 1)
+"""
+
+    def test_what_is_left_of_a_sleep_is_slept(self, live: Lives) -> None:
+        """An hour, of which the kernel was dead for most; the control is the same flow without a journal of before."""
+        source = self.SOURCE.replace("SECONDS", "3600.0")
+        live(source, dies=True)
+        live.head = "import time; now = time.time; time.time = lambda: now() + 3600\n" + HEAD
+        assert live(source) == ["True"]
+        assert live(self.SOURCE.replace("SECONDS", "1.5")) == ["False"]
+
+    def test_a_clock_that_was_set_back_makes_it_no_longer(self, live: Lives) -> None:
+        """Than it was to be at first."""
+        source = self.SOURCE.replace("SECONDS", "1.5")
+        live(source, dies=True)
+        live.head = "import time; now = time.time; time.time = lambda: now() - 3600\n" + HEAD
+        assert live(source) == ["False"]
+
+
 class TestChoices:
     def test_a_wait_that_a_failed_child_won_is_open_again(self, live: Lives) -> None:
         """When the flow is resumed from that failure: the child runs on, and may be the last."""
