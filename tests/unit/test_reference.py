@@ -16,7 +16,7 @@ import pytest
 
 import onix_nb as onix
 from onix_nb.engine.durable import close_journals
-from onix_nb.model.future import LOOKED
+from onix_nb.engine.session import live
 
 PACKAGE = Path(onix.__file__).parent
 
@@ -82,12 +82,9 @@ def package_examples() -> Iterator[doctest.DocTest]:
 
 def complaints(test: doctest.DocTest) -> str:
     """What is wrong with an example: what it printed instead, and failures that nobody looked at."""
-    printed: list[str] = []
-    known = {id(run) for run in onix.runs()}
+    before, printed = live().unseen(), list[str]()
     doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=printed.append)
-    for run, future in onix.runs(status="failed").entries:
-        if id(run) not in known and future is not None and future._seen != LOOKED:
-            printed.append(f"nobody looked at the failure of {run.name}")
+    printed += [f"nobody looked at the failure of {run.name}" for run in live().unseen() if run not in before]
     return "".join(printed)
 
 
