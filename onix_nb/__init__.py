@@ -2,7 +2,33 @@
 
 In a notebook, `%load_ext onix_nb`; after it `import onix` works. Elsewhere, `import onix_nb as onix`.
 
-The map of the package; imports point from the lower lines to the upper ones, never back:
+Example:
+    >>> import onix_nb as onix
+    >>> @onix.action
+    ... def double(x: int) -> int:
+    ...     return 2 * x
+    >>> @onix.flow
+    ... def total(n: int) -> int:
+    ...     done, _ = onix.wait([double.start(x=x) for x in range(n)])
+    ...     return sum(future.result() for future in done)
+    >>> total(n=4)
+    12
+
+What there is; `?` behind a name tells the rest:
+
+    action, flow            decorators: call what they make, or `.start(...)` it to get a Future at once
+    Future                  result(), exception(), cancel(), detach(), await; `future.run` is its record
+    wait, as_completed      for several futures; ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
+    RetryPolicy             how failed attempts are tried again: `@onix.action(retry=...)`
+    sleep, current_run      inside of actions and flows
+    configure               settings: where actions run, how many at once, what leaks do, the journal
+    runs, timeline          what ran, as frames and as a chart
+    Executor                for libraries that take a `concurrent.futures.Executor`
+    errors                  every error and warning
+
+And in a notebook `%%onix_flow`, `%onix_runs`, `%onix_timeline` and `%onix_cancel`.
+
+The map of the package, for those who change it; imports point from the lower lines to the upper ones, never back:
 
     errors.py      every error and warning
     config.py      the settings in force, and configure()

@@ -30,7 +30,14 @@ def default_workers() -> int:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings in force; `onix.configure` describes each."""
+    """The settings in force; `onix.configure` describes each.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> with onix.configure(max_workers=2, leaks="error") as settings:
+        ...     settings.workers, settings.leaks
+        (2, 'error')
+    """
 
     strict: bool = True
     leaks: Leaks = "warn"
@@ -162,7 +169,14 @@ def _install(settings: Settings) -> None:
 
 
 class Configured:
-    """What `configure` returns: the change is in force already; `with` takes it back at the end."""
+    """What `configure` returns: the change is in force already; `with` takes it back at the end.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> with onix.configure(leaks="cancel"):
+        ...     onix.configure()  # shows what is in force
+        <onix settings: strict=True, leaks='cancel', ...>
+    """
 
     __slots__ = ("_before", "_changed")
 

@@ -23,13 +23,42 @@ A user's own exception is never wrapped in one of these: `future.result()` raise
     LostOutcomeWarning          what an action came to can't be recorded
     UnseenFailureWarning        a run failed and nobody looked at its exception
     UnstableArgumentWarning     an argument can't be recognised after a restart
+
+Example:
+    >>> import onix_nb as onix
+    >>> @onix.action(timeout=0.01)
+    ... def fetch(user_id: str) -> str:
+    ...     if not user_id:
+    ...         raise LookupError("nobody has no name")
+    ...     onix.sleep(60)
+    >>> for user_id in ("", "u1"):
+    ...     try:
+    ...         fetch(user_id=user_id)
+    ...     except onix.errors.AttemptTimeoutError:
+    ...         print("too slow")
+    ...     except LookupError as error:
+    ...         print(error)
+    nobody has no name
+    too slow
 """
 
 from __future__ import annotations
 
 
 class OnixError(Exception):
-    """The root of onix_nb's errors."""
+    """The root of onix_nb's errors.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.action(timeout=0.01)
+        ... def slow() -> None:
+        ...     onix.sleep(60)
+        >>> try:
+        ...     slow()
+        ... except onix.errors.OnixError as error:
+        ...     print(type(error).__name__)
+        AttemptTimeoutError
+    """
 
 
 class ActionCallError(OnixError):
@@ -37,6 +66,23 @@ class ActionCallError(OnixError):
 
     Actions may call plain functions only. Make the caller a flow (`@onix.flow`), or drop
     `@onix.action` from what it calls.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.action
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> @onix.action
+        ... def quadruple(x: int) -> int:
+        ...     return double(x=double(x=x))
+        >>> quadruple(x=1)
+        Traceback (most recent call last):
+        onix_nb.errors.ActionCallError: action 'quadruple' called action 'double', ...
+        >>> @onix.flow
+        ... def quadruple(x: int) -> int:
+        ...     return double(x=double(x=x))
+        >>> quadruple(x=1)
+        4
     """
 
 
@@ -45,11 +91,30 @@ class AttemptTimeoutError(OnixError, TimeoutError):
 
     `future.result(timeout)` raises a plain `TimeoutError` when the *wait* is over; this one says
     that the *work* was given up.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.action(timeout=0.01)
+        ... def slow() -> None:
+        ...     onix.sleep(60)
+        >>> slow()
+        Traceback (most recent call last):
+        onix_nb.errors.AttemptTimeoutError: action slow (run ...) took longer than 0.01 s in attempt 1
     """
 
 
 class DeadlockError(OnixError, RuntimeError):
-    """A wait that could never end: for oneself, or on the event loop that has to do the work."""
+    """A wait that could never end: for oneself, or on the event loop that has to do the work.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.action
+        ... async def nap() -> None:
+        ...     onix.sleep(1)  # instead of: await asyncio.sleep(1)
+        >>> nap()
+        Traceback (most recent call last):
+        onix_nb.errors.DeadlockError: ...
+    """
 
 
 class ExecutorError(OnixError, RuntimeError):
@@ -57,6 +122,18 @@ class ExecutorError(OnixError, RuntimeError):
 
     After a fork, at interpreter exit or without threads; or where the action was to run: its worker died, the
     cluster was lost, the executor was shut down or is not installed. An action with `retry=` is tried again.
+
+    Example:
+        >>> import concurrent.futures
+        >>> import onix_nb as onix
+        >>> pool = concurrent.futures.ThreadPoolExecutor()
+        >>> @onix.action(executor=pool)
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> pool.shutdown()
+        >>> double(x=1)
+        Traceback (most recent call last):
+        onix_nb.errors.ExecutorError: action double() (run ...) was refused by ...
     """
 
 
@@ -65,11 +142,37 @@ class TransferError(ExecutorError):
 
     The message names the variable. Make such an object (a lock, a socket, an open file) inside the action, or run
     the action on threads: `@onix.action(executor="threads")`. It is not tried again: it would fail the same way.
+
+    Example:
+        >>> import threading
+        >>> import onix_nb as onix
+        >>> @onix.action(executor="processes")
+        ... def count(lock: threading.Lock) -> int:
+        ...     with lock:
+        ...         return 1
+        >>> count(lock=threading.Lock())
+        Traceback (most recent call last):
+        onix_nb.errors.TransferError: ... its argument 'lock' is a lock, which can't be pickled ...
+        >>> count.options(executor="threads")(lock=threading.Lock())
+        1
     """
 
 
 class JournalError(OnixError):
-    """The journal of durable flows can't be used. The message names the file and says what to do."""
+    """The journal of durable flows can't be used. The message names the file and says what to do.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.flow(durable=True)
+        ... def nightly() -> str:
+        ...     return "done"
+        >>> with onix.configure(journal="no/such/folder/flows.sqlite"):
+        ...     try:
+        ...         nightly()
+        ...     except onix.errors.JournalError as error:
+        ...         print(type(error).__name__)
+        JournalWriteError
+    """
 
 
 class JournalBusyError(JournalError):
@@ -85,6 +188,18 @@ class JournalDamagedError(JournalError):
 
     Nothing of the row was used, and nothing was overwritten. Start the flow anew with `fresh=True`;
     when the file as a whole can't be read, move it away.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.flow(durable=True)
+        ... def nightly() -> str:
+        ...     return "done"
+        >>> with open("broken.sqlite", "w") as file:
+        ...     _ = file.write("no journal " * 100)
+        >>> with onix.configure(journal="broken.sqlite"):
+        ...     nightly()
+        Traceback (most recent call last):
+        onix_nb.errors.JournalDamagedError: the journal ...broken.sqlite: ... Move the file away.
     """
 
 
@@ -92,6 +207,18 @@ class JournalRefusedError(JournalError):
     """The journal, its folder or the key that seals it isn't safely this user's, so that nothing was read.
 
     It belongs to someone else, others may write to it, or it is a symbolic link. Make it yours, or remove it.
+
+    Example:
+        >>> import os
+        >>> import onix_nb as onix
+        >>> @onix.flow(durable=True)
+        ... def nightly() -> str:
+        ...     return "done"
+        >>> os.symlink("elsewhere.sqlite", "link.sqlite")
+        >>> with onix.configure(journal="link.sqlite"):
+        ...     nightly()
+        Traceback (most recent call last):
+        onix_nb.errors.JournalRefusedError: ...link.sqlite is a symbolic link, so the journal is not used.
     """
 
 
@@ -108,6 +235,16 @@ class JournalWriteError(JournalError):
 
     After there is space again it goes on. A journal that was deleted while in use stays lost for this
     kernel until it is restarted.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.flow(durable=True)
+        ... def nightly() -> str:
+        ...     return "done"
+        >>> with onix.configure(journal="no/such/folder/flows.sqlite"):
+        ...     nightly()
+        Traceback (most recent call last):
+        onix_nb.errors.JournalWriteError: the journal ...folder could not be made: ...
     """
 
 
@@ -115,6 +252,19 @@ class LeakedFutureError(OnixError):
     """A flow returned while futures that it started were not consumed.
 
     Raised only under `onix.configure(leaks="error")`; by default it is a `LeakedFutureWarning`.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.action
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> @onix.flow
+        ... def forgetful() -> None:
+        ...     double.start(x=1)
+        >>> with onix.configure(leaks="error"):
+        ...     forgetful()
+        Traceback (most recent call last):
+        onix_nb.errors.LeakedFutureError: flow 'forgetful' returned while 1 future ...
     """
 
 
@@ -125,6 +275,25 @@ class NondeterminismError(OnixError, RuntimeError):
     `on_change="report"`, reuse what older code returned with `keep=`, or start anew with `fresh=True`. If
     nobody has changed the flow, it depends on something that differs from run to run, as the time or random
     numbers: move that into an action.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.action
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> @onix.flow(durable=True)
+        ... def nightly() -> int:
+        ...     return double(x=1)
+        >>> nightly()
+        2
+        >>> @onix.flow(durable=True)
+        ... def nightly() -> int:
+        ...     return double(x=2)
+        >>> nightly.options(on_change="error")()
+        Traceback (most recent call last):
+        onix_nb.errors.NondeterminismError: nightly() differs from its journal: double(x=2) is not recorded, ...
+        >>> nightly.options(fresh=True)()
+        4
     """
 
 
@@ -145,22 +314,80 @@ class RunCancelled(BaseException):
 
     A `BaseException`, so that `except Exception` can't swallow it. Clean up in `finally` and let
     it pass. Those who wait for the run get `concurrent.futures.CancelledError` instead.
+
+    Example:
+        >>> import threading
+        >>> import onix_nb as onix
+        >>> begun, cleaned_up = threading.Event(), threading.Event()
+        >>> @onix.action
+        ... def listen() -> None:
+        ...     try:
+        ...         begun.set()
+        ...         onix.sleep(60)
+        ...     finally:
+        ...         cleaned_up.set()
+        >>> future = listen.start()
+        >>> begun.wait() and future.cancel(interrupt=True)
+        True
+        >>> cleaned_up.wait()
+        True
     """
 
 
 class LeakedFutureWarning(UserWarning):
-    """A flow returned while futures that it started were not consumed; each is named."""
+    """A flow returned while futures that it started were not consumed; each is named.
+
+    Example:
+        >>> import warnings
+        >>> import onix_nb as onix
+        >>> @onix.action
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> @onix.flow
+        ... def forgetful() -> None:
+        ...     double.start(x=1)
+        >>> with warnings.catch_warnings(record=True) as told:
+        ...     forgetful()
+        >>> print(told[0].message)
+        flow 'forgetful' returned while 1 future that it started was not consumed:
+          double (run ..., started at ...); it ...
+        Ask each for result() or exception(), give it to onix.wait(), or detach() it.
+    """
 
 
 class LostOutcomeWarning(UserWarning):
     """What an action of a durable flow came to can't be pickled, and so not be recorded.
 
     After a restart of the kernel the action runs again; of an exception type and text are kept.
+
+    Example:
+        >>> import threading, warnings
+        >>> import onix_nb as onix
+        >>> @onix.action
+        ... def make_lock() -> threading.Lock:
+        ...     return threading.Lock()
+        >>> @onix.flow(durable=True)
+        ... def guarded() -> bool:
+        ...     return make_lock().locked()
+        >>> with warnings.catch_warnings(record=True) as told:
+        ...     guarded()
+        False
+        >>> print(told[0].message)
+        the result of make_lock() can't be recorded, so that after a restart it would run again: ...
     """
 
 
 class UnseenFailureWarning(UserWarning):
-    """A run failed and nobody asked for its result or its exception."""
+    """A run failed and nobody asked for its result or its exception.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.action
+        ... def invert(x: int) -> float:
+        ...     return 1 / x
+        >>> invert.start(x=0).exception()  # asked for, so that nothing is warned of
+        ZeroDivisionError('division by zero')
+    """
 
 
 class UnstableArgumentWarning(UserWarning):
@@ -168,6 +395,21 @@ class UnstableArgumentWarning(UserWarning):
 
     It can't be pickled, or two pickles of it differ. Pass what it is made from instead: a path for an open
     file, a seed for a generator.
+
+    Example:
+        >>> import os, warnings
+        >>> import onix_nb as onix
+        >>> @onix.action
+        ... def name_of(file: object) -> str:
+        ...     return file.name
+        >>> @onix.flow(durable=True)
+        ... def reads() -> str:
+        ...     with open(os.devnull) as file:
+        ...         return name_of(file=file)  # instead of: name_of(path=os.devnull)
+        >>> with warnings.catch_warnings(record=True) as told:
+        ...     name = reads()
+        >>> print(told[0].message)
+        argument 'file' of name_of(), a TextIOWrapper, can't be recognised after a restart: ...
     """
 
 

@@ -52,6 +52,15 @@ class Function(Generic[P, R]):
             TypeError: An argument is positional, unknown, missing, or a future.
             ActionCallError: The caller is an action.
             ExecutorError: In a forked child, or while the interpreter exits.
+
+        Example:
+            >>> import onix_nb as onix
+            >>> @onix.action
+            ... def double(x: int) -> int:
+            ...     return 2 * x
+            >>> future = double.start(x=21)
+            >>> future.result()
+            42
         """
         if args or kwargs.keys() != self._names:
             kwargs = self._bound(args, kwargs)  # type: ignore[assignment]
@@ -114,6 +123,17 @@ class Action(Function[P, R]):
     """A function that touches the world, as `@onix.action` makes it.
 
     Call it to run it and get its result, or `.start(...)` it to get a `Future` at once.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.action
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> double(x=21)
+        42
+        >>> futures = [double.start(x=x) for x in range(3)]
+        >>> [future.result() for future in futures]
+        [0, 2, 4]
     """
 
     _starter = staticmethod(start_action)
@@ -149,7 +169,17 @@ class Action(Function[P, R]):
         executor: config.Executor = _KEEP,
         dask: Mapping[str, Any] | None = _KEEP,
     ) -> Action[P, R]:
-        """A copy with other options; the arguments are those of `onix.action`."""
+        """A copy with other options; the arguments are those of `onix.action`.
+
+        Example:
+            >>> import onix_nb as onix
+            >>> @onix.action
+            ... def double(x: int) -> int:
+            ...     return 2 * x
+            >>> patient = double.options(name="patient", retry=3, timeout=60)
+            >>> patient, patient(x=21)
+            (<onix action patient>, 42)
+        """
         changes: dict[str, Any] = {}
         if name is not _KEEP:
             changes["name"] = _checked_name(name)
@@ -168,6 +198,19 @@ class Flow(Function[P, R]):
     """A function that orchestrates actions and child flows, as `@onix.flow` makes it.
 
     Call it to run it and get its result, or `.start(...)` it to get a `Future` at once.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.action
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> @onix.flow
+        ... def total(n: int) -> int:
+        ...     return sum(double.start(x=x).result() for x in range(n))
+        >>> total(n=3)
+        6
+        >>> total.start(n=3).result()
+        6
     """
 
     _starter = staticmethod(start_flow)
@@ -213,6 +256,16 @@ class Flow(Function[P, R]):
         Raises:
             TypeError: An option has the wrong type, or needs `durable=True`.
             ValueError: `on_change` is neither.
+
+        Example:
+            >>> import onix_nb as onix
+            >>> @onix.flow(durable=True)
+            ... def nightly(day: str) -> str:
+            ...     return f"{day} is done"
+            >>> nightly(day="Monday")
+            'Monday is done'
+            >>> nightly.options(fresh=True)(day="Monday")  # instead of giving the recorded result
+            'Monday is done'
         """
         definition = self._definition
         changes: dict[str, Any] = {} if name is _KEEP else {"name": _checked_name(name)}

@@ -86,6 +86,12 @@ class Executor(concurrent.futures.Executor):
         Raises:
             RuntimeError: After `shutdown`, or while the interpreter exits.
             ExecutorError: In a forked child.
+
+        Example:
+            >>> import onix_nb as onix
+            >>> with onix.Executor() as executor:
+            ...     executor.submit(pow, 2, 5).result()
+            32
         """
         name = getattr(fn, "__name__", None)
         name = printable(name if isinstance(name, str) else type(fn).__name__)

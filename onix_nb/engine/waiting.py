@@ -35,6 +35,19 @@ class DoneAndNotDone(NamedTuple, Generic[T]):
     Attributes:
         done: The futures that were done at that moment.
         not_done: The others.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.action
+        ... def invert(x: int) -> float:
+        ...     return 1 / x
+        >>> waited = onix.wait([invert.start(x=x) for x in (0, 1, 2)])
+        >>> len(waited.done), len(waited.not_done)
+        (3, 0)
+        >>> waited.runs
+        <3 runs: 1 failed, 2 succeeded>
+        >>> waited.errors()["type"].tolist()
+        ['ZeroDivisionError']
     """
 
     done: set[Future[T]]

@@ -6,7 +6,8 @@ it: `begins` when its code really begins and where, `writes` when it printed, an
 came back, whether a result or an exception of the user) and `fails` (it was lost on the way, as a typed error).
 The engine does the rest: retries, timeouts, statuses, times, tracebacks, warnings.
 
-A whole executor, for a pool whose futures are those of `concurrent.futures`:
+The outline of one, for a pool whose futures are those of `concurrent.futures`. It does not tell when code begins, so
+that a run is pending until it has ended, and `timeout=` has no effect:
 
     class Somewhere:
         name = "somewhere"

@@ -1,1 +1,1 @@
-"""Runs as data. May import `model` and `engine`; pandas and matplotlib only inside functions."""
+"""Runs as data. May import `model`; pandas and matplotlib only inside functions."""

@@ -33,6 +33,15 @@ class Attempt:
         run: The record of the run.
         attempt: The number of this attempt, from 1.
         cancelled: Whether this attempt has to stop: its run was cancelled, or its time was up.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.action
+        ... def who() -> tuple[str, int]:
+        ...     me = onix.current_run()
+        ...     return me.name, me.attempt
+        >>> who()
+        ('who', 1)
     """
 
     __slots__ = ("_base", "_stop", "_thread", "_waiting_for", "_wakers", "attempt", "run")

@@ -199,6 +199,17 @@ class Future(concurrent.futures.Future[T]):
             RunCancelled: The run that asks was cancelled itself.
             DeadlockError: The wait could never end.
             Exception: What the function raised: the same object, with its traceback.
+
+        Example:
+            >>> import onix_nb as onix
+            >>> @onix.action
+            ... def invert(x: int) -> float:
+            ...     return 1 / x
+            >>> invert.start(x=4).result()
+            0.25
+            >>> invert.start(x=0).result()
+            Traceback (most recent call last):
+            ZeroDivisionError: division by zero
         """
         __tracebackhide__ = True  # IPython then shows the user's frames only
         if self._state != FINISHED or timeout is not None:
@@ -226,6 +237,15 @@ class Future(concurrent.futures.Future[T]):
             concurrent.futures.CancelledError: The run was cancelled.
             RunCancelled: The run that asks was cancelled itself.
             DeadlockError: The wait could never end.
+
+        Example:
+            >>> import onix_nb as onix
+            >>> @onix.action
+            ... def invert(x: int) -> float:
+            ...     return 1 / x
+            >>> futures = [invert.start(x=x) for x in (0, 1)]
+            >>> [future.exception() for future in futures]
+            [ZeroDivisionError('division by zero'), None]
         """
         if self._state != FINISHED or timeout is not None:
             self._join(timeout)
@@ -241,6 +261,17 @@ class Future(concurrent.futures.Future[T]):
 
         It is called on the thread that ended the run, outside of the run. An exception that it
         raises is logged and ignored.
+
+        Example:
+            >>> import queue
+            >>> import onix_nb as onix
+            >>> @onix.action
+            ... def double(x: int) -> int:
+            ...     return 2 * x
+            >>> ended = queue.SimpleQueue()
+            >>> double.start(x=21).add_done_callback(ended.put)
+            >>> ended.get().result()
+            42
         """
         self._look()
         if not self._hear(fn):
@@ -274,6 +305,15 @@ class Future(concurrent.futures.Future[T]):
 
         Returns:
             True when the future is cancelled, False when it runs (without `interrupt`) or ended.
+
+        Example:
+            >>> import onix_nb as onix
+            >>> @onix.action
+            ... def listen() -> None:
+            ...     onix.sleep(60)
+            >>> future = listen.start()
+            >>> future.cancel(interrupt=True), future.cancelled()
+            (True, True)
         """
         refuse_in_child()
         # A future made by hand is notified by whoever made it, as in the stdlib.
@@ -292,6 +332,17 @@ class Future(concurrent.futures.Future[T]):
 
         Returns:
             The future itself.
+
+        Example:
+            >>> import onix_nb as onix
+            >>> @onix.action
+            ... def log(text: str) -> None: ...
+            >>> @onix.flow
+            ... def visit() -> str:
+            ...     log.start(text="somebody came").detach()  # without it: LeakedFutureWarning
+            ...     return "welcome"
+            >>> visit()
+            'welcome'
         """
         refuse_in_child()
         self._seen = LOOKED

@@ -45,7 +45,15 @@ class Counter:
 
 
 class Output:
-    """The end of what a run wrote: the last 64 KB, from all of its threads in the order of writing."""
+    """The end of what a run wrote: the last 64 KB, from all of its threads in the order of writing.
+
+    Example:
+        >>> from onix_nb.model.output import Output
+        >>> output = Output()  # in a notebook, that of a run: `future.run.output`
+        >>> output.write("step 1")
+        >>> output.text, output.size
+        ('step 1', 6)
+    """
 
     __slots__ = ("__weakref__", "_kept", "_written")
 

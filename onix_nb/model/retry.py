@@ -78,7 +78,13 @@ class RetryPolicy:
         raise TypeError(f"retry= takes a number of attempts from 1 or a RetryPolicy, not {retry!r}")
 
     def delay(self, attempt: int) -> float:
-        """Seconds between the failure of attempt number `attempt` (from 1) and the next."""
+        """Seconds between the failure of attempt number `attempt` (from 1) and the next.
+
+        Example:
+            >>> import onix_nb as onix
+            >>> onix.RetryPolicy(initial_interval=1, backoff_coefficient=3, maximum_interval=5).delay(2)
+            3.0
+        """
         longest = 100 * self.initial_interval if self.maximum_interval is None else self.maximum_interval
         try:
             return float(min(longest, self.initial_interval * self.backoff_coefficient ** (attempt - 1)))
@@ -86,7 +92,14 @@ class RetryPolicy:
             return float(longest)
 
     def again(self, attempt: int, error: BaseException) -> bool:
-        """Whether attempt number `attempt`, which raised `error`, is followed by another."""
+        """Whether attempt number `attempt`, which raised `error`, is followed by another.
+
+        Example:
+            >>> import onix_nb as onix
+            >>> policy = onix.RetryPolicy(maximum_attempts=3, non_retryable_error_types=[LookupError])
+            >>> policy.again(1, OSError()), policy.again(3, OSError()), policy.again(1, KeyError())
+            (True, False, False)
+        """
         if not isinstance(error, Exception):
             return False
         if isinstance(error, TransferError) or (

@@ -50,7 +50,28 @@ def monotonic_time(clock: float, earliest: float) -> float:
 
 
 class Span(NamedTuple):
-    """One attempt that ended: its number from 1, its monotonic times, and its error as text."""
+    """One attempt that failed and was followed by another.
+
+    Attributes:
+        attempt: Its number, from 1.
+        started: When it began, in monotonic seconds.
+        finished: When it ended, in monotonic seconds.
+        error: What it raised, as one line of text.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> tries = iter([ConnectionError("busy"), None])
+        >>> @onix.action(retry=onix.RetryPolicy(initial_interval=0))
+        ... def fetch() -> str:
+        ...     if error := next(tries):
+        ...         raise error
+        ...     return "fetched"
+        >>> future = fetch.start()
+        >>> future.result()
+        'fetched'
+        >>> [(span.attempt, span.error) for span in future.run.spans]
+        [(1, 'ConnectionError: busy')]
+    """
 
     attempt: int
     started: float
@@ -59,7 +80,20 @@ class Span(NamedTuple):
 
 
 class Summary:
-    """Stands in a record for a value that is too big, or too alive, to be kept."""
+    """Stands in a record for a value that is too big, or too alive, to be kept.
+
+    Attributes:
+        text: Its type, and its shape or its length.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.action
+        ... def largest(numbers: list[int]) -> int:
+        ...     return max(numbers)
+        >>> future = largest.start(numbers=[3, 1, 2])
+        >>> future.result(), future.run.arguments
+        (3, {'numbers': <list of 3>})
+    """
 
     __slots__ = ("text",)
 
@@ -127,7 +161,7 @@ class Run:
             run, `finished` when it ended; None while that has not happened.
         attempt: The number of the latest attempt, from 1.
         begun: When the latest attempt began, if it is not the first.
-        spans: The attempts that ended, when there was more than one.
+        spans: The attempts that another one followed, each a `Span`; None when the first was the last.
         error: The exception as one line of text, for a failed run.
         leaked: Whether its flow returned without consuming it.
         stopping: Whether it was cancelled, or timed out, while its thread goes on for now.
@@ -136,6 +170,20 @@ class Run:
             at first, in seconds since the epoch; else None.
         output: The end of what it printed, logged or warned of, as `output.text`; None for nothing.
             Only where the extension is loaded.
+
+    Example:
+        >>> import onix_nb as onix
+        >>> @onix.action
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> future = double.start(x=21)
+        >>> future.result()
+        42
+        >>> run = future.run
+        >>> run.name, run.kind, run.status, run.arguments, run.attempt
+        ('double', 'action', 'succeeded', {'x': 21}, 1)
+        >>> run.queued <= run.started <= run.finished
+        True
     """
 
     __slots__ = (

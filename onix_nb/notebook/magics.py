@@ -70,6 +70,18 @@ class OnixMagics(Magics):
         NAME. After a restart of the kernel, run the cells again: the flow goes on where it was.
 
         In batch (papermill, nbclient, `nbconvert --execute`) the cell waits, as with `--wait`.
+
+        Example:
+            %%onix_flow total
+            futures = [double.start(x=x) for x in range(4)]
+            sum(future.result() for future in futures)
+
+        In a later cell `total.result()` is 12. With names that are yours:
+
+            %%onix_flow nightly --durable           survives a restart; run its cell again
+            %%onix_flow nightly --durable --fresh   starts anew instead
+            %%onix_flow report --wait --local       blocks, and keeps its names to itself
+            %%onix_flow report --on-rerun restart   what still runs of it is cancelled first
         """
         __tracebackhide__ = True
         options = parse_argstring(self.onix_flow, line)
@@ -112,7 +124,15 @@ class OnixMagics(Magics):
     def onix_runs(self, line: str) -> Any:
         """Show what this kernel runs and ran, live; or a part of it.
 
-        `failed = %onix_runs --failed` gives the runs, as `onix.runs()` does.
+        It gives the runs, as `onix.runs()` does.
+
+        Example:
+            %onix_runs                      all that is remembered
+            %onix_runs double               what double() did
+            %onix_runs --unfinished         what waits or runs
+            failed = %onix_runs --failed    to go on with: failed.errors(), failed[0].where
+            %onix_runs --leaked --frame     a DataFrame
+            %onix_runs --journal            what durable flows have recorded
         """
         options = parse_argstring(self.onix_runs, line)
         if options.journal:
@@ -131,7 +151,14 @@ class OnixMagics(Magics):
     @argument("name", nargs="?", metavar="NAME", help="only runs of functions, or flow cells, with this name")
     @line_magic
     def onix_timeline(self, line: str) -> None:
-        """Draw when runs waited and ran, with what they started, by matplotlib."""
+        """Draw when runs waited and ran, with what they started, by matplotlib.
+
+        Of up to 200 runs each has a row, as `onix.timeline` draws them, which also takes chosen ones.
+
+        Example:
+            %onix_timeline           all that is remembered
+            %onix_timeline double    what double() did
+        """
         from ..explore.timeline import timeline  # numpy and matplotlib are imported for those who draw
 
         options = parse_argstring(self.onix_timeline, line)
@@ -142,7 +169,15 @@ class OnixMagics(Magics):
     @argument("--all", action="store_true", help="everything that has not ended")
     @line_magic
     def onix_cancel(self, line: str) -> None:
-        """Cancel what waits or runs, as `future.cancel(interrupt=True)` does, with everything that it started."""
+        """Cancel what waits or runs, as `future.cancel(interrupt=True)` does, with everything that it started.
+
+        It says how many runs it cancelled. `%onix_runs --unfinished` shows ids and names.
+
+        Example:
+            %onix_cancel 12          the run with this id
+            %onix_cancel double      what double() does
+            %onix_cancel --all       everything
+        """
         options = parse_argstring(self.onix_cancel, line)
         which = _unquoted(options.which)
         if options.all == (options.which is not None):

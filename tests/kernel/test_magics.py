@@ -83,12 +83,6 @@ class TestRuns:
             == "['nothing at 7']"
         )
 
-    def test_help(self, working: Any) -> None:
-        """`?` tells what there is."""
-        text = str(working.ok("%onix_runs?").reply["payload"])
-        for word in ("--failed", "--unfinished", "--leaked", "--frame", "NAME"):
-            assert word in text
-
 
 class TestTimeline:
     def test_it_draws_a_figure_below_the_cell(self, working: Any) -> None:
