@@ -87,6 +87,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """What `onix.<TAB>` offers: the public names, without the modules behind them."""
+    return [*__all__, "__version__"]
+
+
 def timeline(runs: Any = None, *, ax: Any = None) -> Any:
     """When runs waited and ran, as a Gantt chart by matplotlib. Not in Oryonix.
 

@@ -123,10 +123,12 @@ def test_the_examples_of_flow_cells_run(working: Any) -> None:
 
 
 def test_tab_offers_every_public_name(notebook: Any) -> None:
-    """Of the package and of its errors."""
+    """Of the package, and nothing else that has no underscore; and of its errors."""
     for code, names in {"onix.": onix.__all__, "onix.errors.": onix.errors.__all__}.items():
         found = notebook._client.complete(code, reply=True, timeout=30)["content"]["matches"]
-        assert set(names) <= {name.rpartition(".")[2] for name in found}
+        offered = {name.rpartition(".")[2] for name in found}
+        assert set(names) <= offered
+        assert code != "onix." or set(names) == {name for name in offered if not name.startswith("_")}
 
 
 def test_a_question_mark_shows_an_example_of_each_public_name(notebook: Any) -> None:
