@@ -463,7 +463,14 @@ def _begin_worker(address: str, key: bytes, folder: str) -> None:
     global _kernel, _results
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     worker.watch_streams()
-    _kernel = _Kernel(address, key, folder)
+    try:
+        _kernel = _Kernel(address, key, folder)
+    except (
+        FileNotFoundError,
+        ConnectionError,
+        EOFError,
+    ):  # the kernel has ended meanwhile, and nobody is to hear of it
+        os._exit(1)
     _results = OneWay(folder)
 
 
