@@ -302,7 +302,9 @@ class _Pool:
             self._lost.append(sent)
             late = self._buried
         if first or late:
-            threading.Thread(target=self._bury, args=(str(error),), name="onix-lost-workers", daemon=True).start()
+            burying = threading.Thread(target=self._bury, args=(str(error),), name="onix-lost-workers", daemon=True)
+            with contextlib.suppress(RuntimeError):  # the kernel ends
+                burying.start()
 
     def _bury(self, reason: str) -> None:
         """Finds out what the dead had begun, and has it told."""
@@ -340,7 +342,11 @@ class _Pool:
                 continue
             reader = threading.Thread(target=self._read, args=(connection,), name="onix-worker", daemon=True)
             self._readers.append(reader)
-            reader.start()
+            try:
+                reader.start()
+            except RuntimeError:  # no thread starts any more: the kernel ends
+                connection.close()
+                return
 
     def _read(self, connection: Connection[Any, Any]) -> None:
         """Hears a worker to its end."""
