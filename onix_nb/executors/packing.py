@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import ast
 import functools
+import io
 import itertools
 import pickle
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping
 from operator import is_
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import cloudpickle
 
@@ -75,7 +77,29 @@ def pack(value: object, store: Store | None = None) -> Package:
         buffers.append(beside)
         return False
 
-    return Package(cloudpickle.dumps(value, 5, buffer_callback=keep_inside), buffers)
+    return Package(_dumps(value, keep_inside), buffers)
+
+
+def _reduced(code: types.CodeType) -> tuple[Any, ...]:
+    """As cloudpickle reduces it, with its file, which cloudpickle leaves out since 3.1.3 and tracebacks need."""
+    build, parts = cloudpickle.Pickler.dispatch_table[types.CodeType](code)
+    return _rebuilt, (build, parts, code.co_filename)
+
+
+def _rebuilt(build: Callable[..., types.CodeType], parts: tuple[Any, ...], file: str) -> types.CodeType:
+    return build(*parts).replace(co_filename=file)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+    """Cloudpickle's, with the files of code."""
+
+    dispatch_table: ClassVar[Any] = ChainMap({types.CodeType: _reduced}, cloudpickle.Pickler.dispatch_table)
+
+
+def _dumps(value: object, keep_inside: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file, 5, keep_inside).dump(value)
+    return file.getvalue()
 
 
 def unpack(package: Package) -> Any:
@@ -150,7 +174,7 @@ def _known(function: Any) -> bytes | None:
     known = _pickled.get(function.__code__)
     if known is not None and known[0] == modules and len(known[1]) == len(parts) and all(map(is_, known[1], parts)):
         return known[2]
-    data: bytes = cloudpickle.dumps(function, 5)
+    data = _dumps(function)
     if len(_pickled) >= _MOST_KNOWN:
         _pickled.clear()
     _pickled[function.__code__] = modules, parts, data
