@@ -260,8 +260,12 @@ class _Pool:
     def kill(self) -> None:
         """Ends the workers at once."""
         self.broken = True
+        manager = getattr(self._executor, "_executor_manager_thread", None)
         with contextlib.suppress(Exception):  # it is broken already
             self._executor.shutdown(wait=False, kill_workers=True)
+        if manager is not None:  # what it gives back is complained of if the interpreter ends before
+            with contextlib.suppress(RuntimeError):  # it is that thread which calls
+                manager.join(LAST_WORDS)
         self._stop_listening()
 
     def _stop_listening(self) -> None:

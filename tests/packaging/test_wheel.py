@@ -103,8 +103,8 @@ def lab_overrides(python: Run, prefix: Path) -> dict[str, object]:
     """The defaults of settings that JupyterLab's server hands out instead of its own."""
     code = (
         "import json, sys; from jupyterlab_server.settings_utils import _get_overrides\n"
-        "from jupyterlab.commands import get_app_dir\n"
-        "found, error = _get_overrides(get_app_dir() + '/settings')\n"
+        # By its prefix: where there is no such folder Lab takes that of the environment in which it is itself.
+        "found, error = _get_overrides(sys.prefix + '/share/jupyter/lab/settings')\n"
         "print(json.dumps([found, str(error)]))"
     )
     found, error = json.loads(python("-c", code).splitlines()[-1])
