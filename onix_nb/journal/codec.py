@@ -8,9 +8,11 @@ sealed with the user's own key together with everything else in their row.
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import errno
 import hashlib
 import hmac
+import io
 import json
 import os
 import pickle
@@ -19,7 +21,8 @@ import secrets
 import stat
 import struct
 import tempfile
-from collections.abc import Sequence
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,7 +62,7 @@ def encode_error(error: BaseException) -> bytes:
     Raises:
         JournalValueError: It can't be pickled, or comes back as another one.
     """
-    data = _pickled(_linked(error))
+    data = _pickled(_linked(error), _reducers())
     # Exceptions with a constructor of their own are often rebuilt from the wrong arguments.
     copy = _unpickled(data)[0]
     try:
@@ -156,17 +159,35 @@ def _is_plain_leaf(value: Any) -> bool:
     return value is None or kind is bool or kind is float
 
 
-def _pickled(value: object) -> bytes:
-    """By name what has one, classes of the notebook, too: `except` knows only the class that is there."""
+def _pickled(value: object, reducers: Mapping[type, Any] | None = None) -> bytes:
+    """By name what has one, classes of the notebook, too: `except` knows only the class that is there.
+
+    Args:
+        value: What is pickled.
+        reducers: How types are pickled that have no way of their own; None for what `copyreg` has.
+    """
     with contextlib.suppress(Exception):
-        return pickle.dumps(value, protocol=5)
+        return _dumped(pickle.Pickler, value, reducers)
     import cloudpickle  # type: ignore[import-untyped]  # 20 ms that few values need
 
     try:
-        data: bytes = cloudpickle.dumps(value, protocol=5)
+        return _dumped(cloudpickle.Pickler, value, reducers)
     except Exception as error:  # whatever a `__reduce__` raises
         raise JournalValueError(f"a {type(value).__name__} can't be pickled: {_said(error)}") from error
-    return data
+
+
+def _dumped(pickler: Any, value: object, reducers: Mapping[type, Any] | None) -> bytes:
+    if reducers is not None:
+        table = ChainMap(dict(getattr(pickler, "_dispatch_table", {})), dict(reducers))
+        pickler = type("Pickler", (pickler,), {"dispatch_table": table})
+    file = io.BytesIO()
+    pickler(file, 5).dump(value)
+    return file.getvalue()
+
+
+def _reducers() -> dict[type, Any]:
+    """As in `copyreg`, but for exceptions, into which some libraries put their tracebacks (tblib, which Dask uses)."""
+    return {kind: reduce for kind, reduce in copyreg.dispatch_table.items() if not issubclass(kind, BaseException)}
 
 
 def _unpickled(data: bytes) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copyreg
 import dataclasses
 import datetime
 import decimal
@@ -19,6 +20,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -372,6 +374,18 @@ def test_exceptions_come_back(error: BaseException) -> None:
         assert [look(one) for one in found.exceptions[1].exceptions] == [
             look(one) for one in error.exceptions[1].exceptions
         ]
+
+
+def test_exceptions_are_pickled_in_their_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a library registers for them, as tblib does, which comes with Dask; of other types that counts."""
+    monkeypatch.setitem(copyreg.dispatch_table, ValueError, lambda error: (ValueError, ("another",)))
+    reduced: list[Fraction] = []
+    monkeypatch.setitem(
+        copyreg.dispatch_table, Fraction, lambda value: (Fraction, (reduced.append(value), str(value))[1:])
+    )
+    assert pickle.loads(pickle.dumps(ValueError("mine"))).args == ("another",), "control"
+    assert error_back(ValueError("mine", Fraction(1, 2))).args == ("mine", Fraction(1, 2))
+    assert reduced == [Fraction(1, 2)]
 
 
 def test_an_address_in_an_exception_is_no_difference() -> None:
