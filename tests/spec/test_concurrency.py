@@ -277,8 +277,11 @@ def test_control_a_lost_wake_up_is_noticed(monkeypatch: pytest.MonkeyPatch, toge
     parked = threading.Event()
     park = Waiter.park
 
+    waiting: list[int] = []
+
     def tell(waiter: Waiter, seconds: float | None = None) -> bool:
-        parked.set()
+        if threading.get_ident() in waiting:  # and no idle thread of a pool
+            parked.set()
         return park(waiter, seconds)
 
     monkeypatch.setattr(Waiter, "park", tell)
@@ -287,8 +290,12 @@ def test_control_a_lost_wake_up_is_noticed(monkeypatch: pytest.MonkeyPatch, toge
         assert parked.wait(WAIT)
         future.set_result(1)
 
+    def wait() -> None:
+        waiting.append(threading.get_ident())
+        onix.wait([future], timeout=0.3)
+
     begun = time.monotonic()
-    together(lambda: onix.wait([future], timeout=0.3), settle)
+    together(wait, settle)
     assert time.monotonic() - begun >= 0.3
 
 
