@@ -138,19 +138,17 @@ def _taken_up(
     events = [] if flow is None else journal.events(flow)
     end = next((one for one in reversed(events) if one.event.kind == "end"), None)
     changed = flow is not None and code != (flow.code if end is None else end.event.code)
-    is_new = flow is None
     if flow is None:
         flow = journal.begin(name, Event("begin", b"", code, run.name, call_text(run), started=run.queued + EPOCH))
     recording = Recording(journal, flow, code, _replay(journal, run.name, events, end, options, changed), session)
-    has_ended = end is not None and end.event.status == "succeeded" and end.digest != NO_PAYLOAD
-    if has_ended and not changed and options.code is None:
-        assert end is not None
+    stays = not changed and options.code is None
+    if stays and end is not None and end.event.status == "succeeded" and end.digest != NO_PAYLOAD:
         outcome = recording.outcome(end)
         if outcome is not None:
             if flow.status == "running":  # with other code, which is undone now
                 journal.give_back(flow._replace(status="succeeded", finished=outcome.finished, kernels=0))
             return recording, outcome
-    if not is_new:
+    if events:  # a flow has one from its beginning on
         _refuse_deadly(flow)
         _tell_unknown(options.keep, events, run.name)
         recording.resume()
