@@ -23,7 +23,7 @@ from .cells import Landings, cell_of, next_number
 from .executions import Execution, Executions
 from .interrupts import Interrupts
 from .magics import LINE_MAGICS, OnixMagics
-from .output import capture, expect_exit, floods, release
+from .output import capture, expect_exit, floods, release, tell
 
 ALIAS = "onix"
 
@@ -89,7 +89,7 @@ class Extension:
         if taken is ours:
             return
         if taken is not None or importlib.util.find_spec(ALIAS) is not None:
-            print(
+            tell(
                 "onix_nb: another package named 'onix' is installed, so `import onix` stays that one; "
                 "use `import onix_nb as onix`"
             )

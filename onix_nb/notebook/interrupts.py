@@ -13,6 +13,7 @@ from ..engine.session import live
 from ..model.future import Future
 from ..model.parking import block
 from ..model.run import Run
+from .output import tell
 
 # The message names so many runs, and counts the others.
 MOST_NAMED: Final = 10
@@ -63,9 +64,9 @@ class Interrupts:
         unfinished = [run for run, future in session.unfinished.copy().items() if future is not None]
         own = [run for run in unfinished if run.cell == session.cell]
         if own:
-            print(what_goes_on(own, session.cell), end="")  # in one write
+            tell(what_goes_on(own, session.cell))
         elif unfinished and _has_waited(error.__traceback__):  # for what other cells have started
-            print(what_goes_on(unfinished, None), end="")
+            tell(what_goes_on(unfinished, None))
 
 
 def _reaching(
@@ -108,5 +109,5 @@ def what_goes_on(unfinished: list[Run], cell: str | None) -> str:
     return (
         f"onix_nb: stopped waiting, but {'this goes' if one else 'these go'} on: {named}{more}\n"
         f"Wait again: future.result(), or onix.wait(onix.runs({which}).futures)\n"
-        f"End {'it' if one else 'one'}: %onix_cancel {runs[0].id}{'' if one else '; everything: %onix_cancel --all'}\n"
+        f"End {'it' if one else 'one'}: %onix_cancel {runs[0].id}{'' if one else '; everything: %onix_cancel --all'}"
     )

@@ -22,6 +22,7 @@ from ..live.view import show
 from ..model.definition import Definition, Durability, OnChange
 from .cells import CellBody, Landings, NamedFlows, in_batch, next_number
 from .executions import UNFINISHED, Execution
+from .output import tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,7 +156,7 @@ class OnixMagics(Magics):
         if not found and not options.all:
             raise UsageError(f"%onix_cancel: nothing that waits or runs has the id or the name {which!r}")
         cancelled = sum(future.cancel(interrupt=True) for _, future in found if future is not None)
-        print(f"cancelled {cancelled} run{'s' * (cancelled != 1)}")
+        tell(f"cancelled {cancelled} run{'s' * (cancelled != 1)}")
 
     def complete(self, shell: InteractiveShell, event: Any) -> list[str]:
         """What may follow `%onix_runs`, `%onix_timeline` and `%onix_cancel`."""

@@ -129,6 +129,11 @@ def release(captured: Iterable[Echo | OwnWrite | Limit]) -> None:
         one.release()
 
 
+def tell(text: str) -> None:
+    """Says a line under the cell, in one write: what runs print meanwhile comes before or after it, not into it."""
+    print(f"{text}\n", end="")
+
+
 def expect_exit(*streams: Any) -> None:
     """Lets ipykernel end, in time, while threads go on to write to its `streams`.
 
