@@ -1,4 +1,4 @@
-"""Runs the tests that need no browser on the other Pythons that are installed.
+"""Runs the tests that need no browser on the other Pythons that are installed, at the same time.
 
 `make test` calls it. Each Python gets an environment of its own, `.venv-3.12` and so on, made
 anew when `pyproject.toml` has changed. Exits non-zero if one of them fails, or finds no test. A
@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,29 +51,32 @@ def environment(python: str, version: str) -> str:
 
 
 def passes(python: str, version: str) -> bool:
-    """Whether the suite passes on that interpreter."""
+    """Whether the suite passes on that interpreter; prints what pytest says when it has ended."""
+    told = f"Python {version}: {python} runs {' '.join(SUITE)}\n"
     try:
-        inside = environment(python, version)
+        command = [environment(python, version), "-m", "pytest", "-q", "-m", "not deep", *SUITE]
     except subprocess.CalledProcessError as error:
-        print(f"Python {version}: no environment: {error}", flush=True)
+        print(f"{told}no environment: {error}", flush=True)
         return False
+    suite = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    print(told + suite.stdout, flush=True)
     # Exit code 5, no test was found, is a failure: there are tests.
-    return subprocess.run([inside, "-m", "pytest", "-q", "-m", "not deep", *SUITE], cwd=ROOT).returncode == 0
+    return suite.returncode == 0
 
 
 def main() -> int:
-    """Runs the suite on each; the number of those on which it failed."""
-    failed = 0
+    """Runs the suite on all of them at the same time; the number of those on which it failed."""
+    found = {}
     for version in VERSIONS:
         if version == "{}.{}".format(*sys.version_info[:2]):
             continue
         python = interpreter(version)
         if python is None:
             print(f"Python {version}: not installed", flush=True)
-            continue
-        print(f"Python {version}: found {python}, runs {' '.join(SUITE)}", flush=True)
-        failed += not passes(python, version)
-    return failed
+        else:
+            found[python] = version
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(passes, found, found.values())).count(False)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from ..journal.store import Event, Flow, Journal, Recorded
 from ..model import digest
 from ..model.definition import Definition, Durability
 from ..model.future import Future
+from ..model.output import tell
 from ..model.run import EPOCH, Run
-from .recording import NO_PAYLOAD, Call, Known, Outcome, Place, Recording, arguments_digest, call_text, tell
+from .recording import NO_PAYLOAD, Call, Known, Outcome, Place, Recording, arguments_digest, call_text
 from .session import MOST_TOLD, Session, and_more, before_exit
 
 # A flow that was running when its kernel died so many times is taken for what kills it.
@@ -138,19 +139,17 @@ def _taken_up(
     events = [] if flow is None else journal.events(flow)
     end = next((one for one in reversed(events) if one.event.kind == "end"), None)
     changed = flow is not None and code != (flow.code if end is None else end.event.code)
-    is_new = flow is None
     if flow is None:
         flow = journal.begin(name, Event("begin", b"", code, run.name, call_text(run), started=run.queued + EPOCH))
     recording = Recording(journal, flow, code, _replay(journal, run.name, events, end, options, changed), session)
-    has_ended = end is not None and end.event.status == "succeeded" and end.digest != NO_PAYLOAD
-    if has_ended and not changed and options.code is None:
-        assert end is not None
+    stays = not changed and options.code is None
+    if stays and end is not None and end.event.status == "succeeded" and end.digest != NO_PAYLOAD:
         outcome = recording.outcome(end)
         if outcome is not None:
             if flow.status == "running":  # with other code, which is undone now
                 journal.give_back(flow._replace(status="succeeded", finished=outcome.finished, kernels=0))
             return recording, outcome
-    if not is_new:
+    if events:  # a flow has one from its beginning on
         _refuse_deadly(flow)
         _tell_unknown(options.keep, events, run.name)
         recording.resume()

@@ -29,6 +29,7 @@ from ..journal.store import Event, Flow, Journal, Recorded
 from ..model import digest, parking
 from ..model.definition import Definition
 from ..model.future import Future
+from ..model.output import tell
 from ..model.run import EPOCH, Run, clock_seconds, error_text, message_of, printable
 from .session import Session
 
@@ -467,11 +468,6 @@ def replace_outcome(future: Future[Any], error: BaseException) -> None:
 def arguments_digest(definition: Definition, arguments: Mapping[str, Any]) -> bytes:
     """The digest of the arguments of a call."""
     return digest.of_arguments(arguments, call=f"{definition.name}()")
-
-
-def tell(text: str) -> None:
-    """Says something under the cell that has started the flow."""
-    print(f"onix_nb: {text}")  # noqa: T201
 
 
 def call_text(run: Run) -> str:

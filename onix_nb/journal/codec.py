@@ -167,21 +167,23 @@ def _pickled(value: object, reducers: Mapping[type, Any] | None = None) -> bytes
         reducers: How types are pickled that have no way of their own; None for what `copyreg` has.
     """
     with contextlib.suppress(Exception):
-        return _dumped(pickle.Pickler, value, reducers)
+        return _dumped(pickle, value, reducers)
     import cloudpickle  # 20 ms that few values need
 
     try:
-        return _dumped(cloudpickle.Pickler, value, reducers)
+        return _dumped(cloudpickle, value, reducers)
     except Exception as error:  # whatever a `__reduce__` raises
         raise JournalValueError(f"a {type(value).__name__} can't be pickled: {_said(error)}") from error
 
 
-def _dumped(pickler: Any, value: object, reducers: Mapping[type, Any] | None) -> bytes:
-    if reducers is not None:
-        table = ChainMap(dict(getattr(pickler, "_dispatch_table", {})), dict(reducers))
-        pickler = type("Pickler", (pickler,), {"dispatch_table": table})
+def _dumped(module: Any, value: object, reducers: Mapping[type, Any] | None) -> bytes:
+    """By the pickler of `module`, which is `pickle` or `cloudpickle`."""
+    if reducers is None:
+        data: bytes = module.dumps(value, protocol=5)
+        return data
+    table = ChainMap(dict(getattr(module.Pickler, "_dispatch_table", {})), dict(reducers))
     file = io.BytesIO()
-    pickler(file, 5).dump(value)
+    type("Pickler", (module.Pickler,), {"dispatch_table": table})(file, 5).dump(value)
     return file.getvalue()
 
 

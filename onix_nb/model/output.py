@@ -1,4 +1,4 @@
-"""The text that a run printed, logged or warned of: the last of it, of bounded size.
+"""The text that a run printed, logged or warned of: the last of it, of bounded size; and our own words.
 
 Nothing here takes a lock, because a print may come from anywhere: from several threads, a
 `__del__`, a signal handler, a tracing function that looks at these very lines, or a forked child.
@@ -20,6 +20,14 @@ STEP: Final = 1024 * 1024
 
 _ALL_BUT_THE_END: Final = slice(None, -LIMIT)
 _CONTINUATION: Final = bytes(range(0x80, 0xC0))
+
+
+def tell(text: str) -> None:
+    """Says something of our own under the running cell.
+
+    In one write: what runs print meanwhile comes before or after it, not into its line.
+    """
+    print(f"onix_nb: {text}\n", end="")  # noqa: T201
 
 
 class Counter:

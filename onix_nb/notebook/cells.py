@@ -15,6 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from ..model import digest
 from ..model.fingerprint import of_code
 from ..model.future import Future
+from ..model.output import tell
 
 
 def next_number(shell: InteractiveShell) -> int:
@@ -57,11 +58,9 @@ class NamedFlows:
         old = names.get(name, _MISSING)
         own = isinstance(old, Future) and old.run is not None and old.run.name == name and self._cells.get(name) == cell
         if old is not _MISSING and not own:
-            print(f"onix_nb: {name} was {_described(old)}, and is the future of this flow now")
+            tell(f"{name} was {_described(old)}, and is the future of this flow now")
         elif old is _MISSING and hasattr(builtins, name):
-            print(
-                f"onix_nb: {name} is the future of this flow now, and hides the builtin; `del {name}` brings that back"
-            )
+            tell(f"{name} is the future of this flow now, and hides the builtin; `del {name}` brings that back")
         self._cells[name] = cell
         names[name] = future
 
@@ -209,7 +208,7 @@ class Landings:
             kept = kept_names(bound, before, self._shell.user_ns)
             self._shell.user_ns.update({name: value for name, value in bound.items() if name not in kept})
             if kept:
-                print(
-                    f"onix_nb: flow {flow} bound {', '.join(sorted(kept))}, but the notebook has rebound "
+                tell(
+                    f"flow {flow} bound {', '.join(sorted(kept))}, but the notebook has rebound "
                     f"{'them' if len(kept) > 1 else 'it'} since; yours {'are' if len(kept) > 1 else 'is'} kept"
                 )

@@ -17,6 +17,7 @@ from ..engine.attempts import StartedAttempt
 from ..model.definition import Definition
 from ..model.fingerprint import of_arguments, of_function
 from ..model.future import Entry, Future
+from ..model.output import tell
 from ..model.run import SCALARS, Run, Status, clock_time
 
 UNFINISHED: Final = ("pending", "running")
@@ -157,14 +158,14 @@ class Execution:
             return running[-1].future  # type: ignore[no-any-return]
         cancel(running)
         why = "" if policy == "restart" else ", because the cell, or something that it uses, has changed"
-        print(f"onix_nb: cancelled {names_of(running)}{why}")
+        tell(f"cancelled {names_of(running)}{why}")
         return None
 
     def _attach(self, found: Started) -> None:
         self.started.append(found)
         if not self._attached:
             how = "--on-rerun restart" if self.is_flow else 'onix.configure(on_rerun="restart")'
-            print(f"onix_nb: {_attached_to([found.run])}, instead of starting it twice; {how} starts anew")
+            tell(f"{_attached_to([found.run])}, instead of starting it twice; {how} starts anew")
         self._attached.add(found.run)
 
     # The extension's side.
@@ -180,7 +181,7 @@ class Execution:
         if not succeeded:
             self.started += left
         elif left and not self.is_flow:
-            print(f"onix_nb: {names_of(left)}, which this cell started before, goes on; %onix_cancel ends it")
+            tell(f"{names_of(left)}, which this cell started before, goes on; %onix_cancel ends it")
 
 
 class Executions:

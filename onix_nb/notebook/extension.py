@@ -17,6 +17,7 @@ from ..explore.runs import Runs
 from ..live import clicks
 from ..live.view import refresher, show
 from ..model.future import Entry, Future
+from ..model.output import tell
 from ..model.run import Run, name_cells
 from . import autoreload
 from .cells import Landings, cell_of, next_number
@@ -89,8 +90,8 @@ class Extension:
         if taken is ours:
             return
         if taken is not None or importlib.util.find_spec(ALIAS) is not None:
-            print(
-                "onix_nb: another package named 'onix' is installed, so `import onix` stays that one; "
+            tell(
+                "another package named 'onix' is installed, so `import onix` stays that one; "
                 "use `import onix_nb as onix`"
             )
             return

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ..engine.session import live
 from ..model.future import Future
+from ..model.output import tell
 from ..model.parking import block
 from ..model.run import Run
 
@@ -63,9 +64,9 @@ class Interrupts:
         unfinished = [run for run, future in session.unfinished.copy().items() if future is not None]
         own = [run for run in unfinished if run.cell == session.cell]
         if own:
-            print(what_goes_on(own, session.cell), end="")  # in one write
+            tell(what_goes_on(own, session.cell))
         elif unfinished and _has_waited(error.__traceback__):  # for what other cells have started
-            print(what_goes_on(unfinished, None), end="")
+            tell(what_goes_on(unfinished, None))
 
 
 def _reaching(
@@ -106,7 +107,7 @@ def what_goes_on(unfinished: list[Run], cell: str | None) -> str:
     one = len(runs) == 1
     which = 'status=["pending", "running"]' if cell is None else f'cell="{cell}", status=["pending", "running"]'
     return (
-        f"onix_nb: stopped waiting, but {'this goes' if one else 'these go'} on: {named}{more}\n"
+        f"stopped waiting, but {'this goes' if one else 'these go'} on: {named}{more}\n"
         f"Wait again: future.result(), or onix.wait(onix.runs({which}).futures)\n"
-        f"End {'it' if one else 'one'}: %onix_cancel {runs[0].id}{'' if one else '; everything: %onix_cancel --all'}\n"
+        f"End {'it' if one else 'one'}: %onix_cancel {runs[0].id}{'' if one else '; everything: %onix_cancel --all'}"
     )

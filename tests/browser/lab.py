@@ -52,6 +52,11 @@ window.bed = {
     const reply = (await future.done).content;
     return reply.user_expressions?.value?.data?.['text/plain'] ?? {failed: JSON.stringify(reply)};
   },
+  async restored(path) {
+    const kernel = this.kernel(path);
+    const {comms} = (await kernel.requestCommInfo({target_name: 'jupyter.widget'})).content;
+    return Object.keys(comms).every(id => kernel.hasComm(id));
+  },
   async close(path, shutdown) {
     const panel = this.panel(path);
     if (shutdown) await panel.sessionContext.shutdown();
@@ -181,6 +186,13 @@ class Notebook:
         """
         self.lab.load(f"lab/tree/{self.path.name}")
         self.page.wait_for_function("path => bed.status(path)", arg=self.path.name)
+
+    def until_restored(self) -> None:
+        """Waits until the page knows each widget of the kernel; between cells only.
+
+        Lab gets to know them some moments after it was loaded. When one of them ends before, it complains.
+        """
+        self.page.wait_for_function("path => bed.restored(path)", arg=self.path.name, polling=100)
 
     def reopen(self) -> None:
         """Closes it, ends its kernel, and opens it with a fresh one; what was not saved is lost."""

@@ -185,6 +185,7 @@ class TestPage:
         notebook.saved()
         lab.page.goto("about:blank")  # nobody sits there any more
         notebook.reload()
+        notebook.until_restored()
         number = 2 if source == SHOWN else 3
         notebook.run(number)
         view = live(notebook, number)

@@ -19,7 +19,7 @@ import pytest
 from onix_nb.model import output as output_module
 from onix_nb.model import run as run_module
 from onix_nb.model.attempt import Attempt, current
-from onix_nb.model.output import LIMIT, LIMIT_OF_ALL, Counter, Output
+from onix_nb.model.output import LIMIT, LIMIT_OF_ALL, Counter, Output, tell
 from onix_nb.model.run import Run
 from onix_nb.notebook.output import _without_sockets, capture, release
 
@@ -593,3 +593,20 @@ def test_at_the_exit_the_main_thread_alone_uses_the_socket_of_a_thread_that_has_
     schedule(lambda: called.append("main"))
     together(lambda: schedule(lambda: called.append("another")))
     assert called == ["main"]
+
+
+@pytest.mark.parametrize(
+    ("say", "writes"), [(tell, ["onix_nb: a note\n"]), (print, ["a note", "\n"])], ids=["tell", "control"]
+)
+def test_a_note_is_one_write(monkeypatch: pytest.MonkeyPatch, say: Callable[[str], None], writes: list[str]) -> None:
+    """What another thread prints meanwhile can't come between a note and the end of its line, as with `print`."""
+    written: list[str] = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    monkeypatch.setattr(sys, "stdout", Stream())
+    say("a note")
+    assert [text for text in written if text] == writes
