@@ -72,6 +72,7 @@ class Takeover:
     """
 
     def __init__(self, before: Sequence[Started], policy: OnRerun) -> None:
+        self._before = before
         self.cancelled = [one for one in before if one.unfinished] if policy == "restart" else []
         self._same: dict[Hashable, deque[Started]] = {}
         if policy == "attach" and any(one.unfinished for one in before):
@@ -92,9 +93,9 @@ class Takeover:
         return found if found.unfinished or found.run.status == "succeeded" else None
 
     def left(self) -> list[Started]:
-        """What nobody has asked for and goes on, in the order of starting."""
-        left = [one for same in self._same.values() for one in same if one.unfinished]
-        return sorted(left, key=lambda one: getattr(one.run, "id", 0))
+        """What nobody has asked for and goes on, in the order of the execution before."""
+        left = {id(one) for same in self._same.values() for one in same}
+        return [one for one in self._before if id(one) in left and one.unfinished]
 
 
 class Execution:

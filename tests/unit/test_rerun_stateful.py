@@ -161,6 +161,18 @@ class Reruns(RuleBasedStateMachine):
         assert unfinished <= set(live().unfinished)
 
 
+def test_what_an_interrupted_cell_has_not_asked_for_keeps_its_order() -> None:
+    """The k-th start is the k-th of the execution before, also when that had taken over what is older than it."""
+    reruns = Reruns()
+    reruns.run_cell("a", [0, 0], "attach", None)
+    reruns.cancel(0)
+    reruns.run_cell("a", [0, 0], "attach", None)  # one is new, the second is the one of before
+    reruns.run_cell("a", [0], "attach", 0)
+    reruns.run_cell("a", [0], "attach", None)
+    live().execution = None
+    reruns.teardown()
+
+
 class TestReruns(Reruns.TestCase):
     """Run by hypothesis."""
 
@@ -176,8 +188,7 @@ class TestReruns(Reruns.TestCase):
 def test_control_a_policy_that_takes_over_what_failed_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model and the policy are two things."""
     monkeypatch.setattr(Takeover, "take", lambda self, what: (self._same.get(what) or deque([None])).popleft())
+    generating = settings(TestReruns.settings, derandomize=True, phases=[Phase.generate], max_examples=1_000)
     with pytest.raises(AssertionError), onix.configure(max_workers=200):
-        run_state_machine_as_test(
-            Reruns, settings=settings(TestReruns.settings, database=None, phases=[Phase.generate], max_examples=1_000)
-        )
+        run_state_machine_as_test(Reruns, settings=generating)
     live().execution = None
