@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help lab chromium compiler test test-deep test-others lint bench clean
+.PHONY: help lab chromium compiler test test-deep test-pythons lint bench clean
 
 help:
 	@echo "make lab    JupyterLab on the first tutorial"
@@ -40,15 +40,15 @@ compiler:
 	command -v cc || { $(SUDO) apt-get update --quiet=2 && \
 		$(SUDO) apt-get install --quiet=2 --yes --no-install-recommends gcc libc6-dev; }
 
-test: chromium compiler lint test-others
-	$(BIN)/python -m pytest -m 'not deep'
+test: chromium compiler lint test-pythons
+	$(BIN)/python -m pytest -m 'not deep' tests/benchmarks tests/browser
 
 test-deep: chromium compiler $(STAMP)
 	$(BIN)/python -m pytest
 
-# The other Pythons that are installed run the suite, too, in environments of their own.
-test-others: $(STAMP)
-	$(BIN)/python tests/other_pythons.py
+# All tests but those that measure or look at pages, and on the other Pythons that are installed those of behaviour.
+test-pythons: $(STAMP)
+	$(BIN)/python tests/pythons.py
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks

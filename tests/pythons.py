@@ -1,8 +1,10 @@
-"""Runs the tests that need no browser on the other Pythons that are installed, at the same time.
+"""Runs the tests on each Python that is installed, two at the same time.
 
-`make test` calls it. Each Python gets an environment of its own, `.venv-3.12` and so on, made
-anew when `pyproject.toml` has changed. Exits non-zero if one of them fails, or finds no test. A
-version that is not installed is told, and does not fail: the machine has what it has.
+`make test` calls it. The Python that runs this runs all tests but those that look at pages of a
+browser or measure, which want the machine for themselves; the others run those of behaviour, each
+in an environment of its own, `.venv-3.12` and so on, made anew when `pyproject.toml` has changed.
+Exits non-zero if one of them fails, or finds no test. A version that is not installed is told,
+and does not fail: the machine has what it has.
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# The versions, with what is installed besides: the oldest line of pandas has its turn, too.
-VERSIONS = {"3.12": ["pandas<3"], "3.13": []}
+# The other versions, with what is installed besides: the oldest line of pandas has its turn, too.
+OTHERS = {"3.12": ["pandas<3"], "3.13": []}
 SUITE = ["tests/spec", "tests/unit"]
+OWN_SUITE = ["tests", "--ignore=tests/browser", "--ignore=tests/benchmarks"]
+OWN = "{}.{}".format(*sys.version_info[:2])
+AT_A_TIME = 2
 
 
 def runs(python: str, version: str) -> bool:
@@ -45,38 +50,35 @@ def environment(python: str, version: str) -> str:
     if not stamp.exists() or stamp.stat().st_mtime < project.stat().st_mtime:
         subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
         install = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*install, "--editable", f"{ROOT}[test]", *VERSIONS[version]], check=True)
+        subprocess.run([*install, "--editable", f"{ROOT}[test]", *OTHERS[version]], check=True)
         stamp.touch()
     return str(inside)
 
 
-def passes(python: str, version: str) -> bool:
-    """Whether the suite passes on that interpreter; prints what pytest says when it has ended."""
-    told = f"Python {version}: {python} runs {' '.join(SUITE)}\n"
+def passes(version: str) -> bool:
+    """Whether the tests pass on that version, if it is there; prints what pytest says when it has ended."""
+    python = sys.executable if version == OWN else interpreter(version)
+    if python is None:
+        print(f"Python {version}: not installed", flush=True)
+        return True
+    told = f"Python {version}: {python}\n"
     try:
-        command = [environment(python, version), "-m", "pytest", "-q", "-m", "not deep", *SUITE]
+        inside, suite = (python, OWN_SUITE) if version == OWN else (environment(python, version), SUITE)
     except subprocess.CalledProcessError as error:
         print(f"{told}no environment: {error}", flush=True)
         return False
-    suite = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    print(told + suite.stdout, flush=True)
+    command = [inside, "-m", "pytest", "-m", "not deep", *suite]
+    ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    print(told + ended.stdout, flush=True)
     # Exit code 5, no test was found, is a failure: there are tests.
-    return suite.returncode == 0
+    return ended.returncode == 0
 
 
 def main() -> int:
-    """Runs the suite on all of them at the same time; the number of those on which it failed."""
-    found = {}
-    for version in VERSIONS:
-        if version == "{}.{}".format(*sys.version_info[:2]):
-            continue
-        python = interpreter(version)
-        if python is None:
-            print(f"Python {version}: not installed", flush=True)
-        else:
-            found[python] = version
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(passes, found, found.values())).count(False)
+    """Runs the tests; the number of versions on which they failed."""
+    versions = [OWN, *(version for version in OTHERS if version != OWN)]  # the longest first
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        return list(pool.map(passes, versions)).count(False)
 
 
 if __name__ == "__main__":
