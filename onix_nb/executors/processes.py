@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import json
 import mmap
+import multiprocessing.resource_tracker
 import os
 import pickle
 import signal
@@ -35,8 +36,9 @@ from . import Call, worker
 from .packing import Packed, Reply, pack_call, unpack_outcome
 from .shared import Needed, OneWay, Shared
 
-# Seconds that an idle worker stays.
-IDLE_SECONDS: Final = 300
+# Seconds after which workers that have nothing to do end: from one to two times so many. Loky would do that itself,
+# but then each of its workers looks at a clock before each call, which takes as long as what we do for one.
+IDLE_SECONDS = 300.0
 
 # Seconds for what a dead worker told last to be read.
 LAST_WORDS: Final = 2.0
@@ -80,7 +82,7 @@ class Processes:
         self._owner = os.getpid()
         self._shared: Shared | None = None
         self._pool: _Pool | None = None
-        self._retired: list[_Pool] = []  # with other numbers of workers, which may not have ended
+        self._retired: list[_Pool] = []  # take no more calls, and may not have ended
         self._closed = False
         self.stillborn = 0  # pools that died one after the other before a call had begun
         self._keys = itertools.count(1)
@@ -128,6 +130,9 @@ class Processes:
             if self._shared is None:
                 self._shared = Shared()
                 resource_tracker.register(self._shared.folder, "folder")  # which removes it if we are killed
+                # That of the standard library starts with the first worker otherwise, and in many releases of Python leaves
+                # SIGINT unblocked then, which `_undisturbed` has blocked.
+                multiprocessing.resource_tracker.ensure_running()
             return self._shared
 
     def _current(self) -> _Pool:
@@ -143,11 +148,23 @@ class Processes:
             before = self._pool
             if before is None or before.broken or before.workers != workers:
                 self._pool = _Pool(self, workers, folder)
-                if before is not None and not before.broken:
-                    before.retire()
-                    self._retired.append(before)
+                if before is not None:
+                    self._retire(before)
             assert self._pool is not None
             return self._pool
+
+    def _retire(self, pool: _Pool) -> None:
+        self._retired = [one for one in self._retired if not one.broken]
+        if not pool.broken:
+            pool.retire()
+            self._retired.append(pool)
+
+    def rest(self, pool: _Pool) -> None:
+        """A pool has had nothing to do for a while: its workers end, and the next call starts others."""
+        with self._choosing:
+            if self._pool is pool:
+                self._pool = None
+                self._retire(pool)
 
     def _send(self, sent: _Sent) -> None:
         for _ in range(3):
@@ -155,8 +172,10 @@ class Processes:
             try:
                 pool.submit(sent)
                 return
-            except (loky.process_executor.BrokenProcessPool, loky.process_executor.ShutdownExecutorError):
-                pool.broken = True  # a worker died just now
+            except loky.process_executor.BrokenProcessPool:  # a worker died just now
+                pool.give_up()
+            except loky.process_executor.ShutdownExecutorError:  # it was retired just now
+                continue
         raise ExecutorError(f"no worker process stays alive for action {sent.call.name}() (run {sent.call.id})")
 
     def mourn(self, lost: list[_Sent], reason: str, culprits: dict[int, int]) -> None:
@@ -200,7 +219,8 @@ class _Pool:
     def __init__(self, owner: Processes, workers: int, folder: str) -> None:
         self.workers = workers
         self.broken = False
-        self._used = False  # a call has been handed to it
+        self._calls = 0  # that have been handed to it
+        self._retired = threading.Event()  # takes no more
         self._lived = False  # one has begun
         self._owner = owner
         self._folder = folder
@@ -209,7 +229,6 @@ class _Pool:
         self._address = self._listener.address
         self._executor = loky.ProcessPoolExecutor(
             workers,
-            timeout=IDLE_SECONDS,
             initializer=_begin_worker,
             initargs=(self._address, secret, folder),
         )
@@ -224,6 +243,7 @@ class _Pool:
         self._workers: dict[int, Any] = {}  # of loky, when the first had died
         self._culprits: dict[int, int] = {}  # those that were dead then, with their exit codes
         threading.Thread(target=self._accept, name="onix-workers", daemon=True).start()
+        threading.Thread(target=self._tire, name="onix-idle-workers", daemon=True).start()
 
     def submit(self, sent: _Sent) -> None:
         """Hands a call to loky."""
@@ -237,8 +257,9 @@ class _Pool:
             self._sent.pop(sent.key, None)
             raise
         sent.call.handle = sent
-        if not self._used:
-            self._used = True
+        first = not self._calls
+        self._calls += 1
+        if first:
             # At exit loky waits for its workers, however long they run: ours are ended before it does. It registers
             # that with the first call of each pool, in the way of concurrent.futures, and the last one comes first.
             threading._register_atexit(_end_all)  # type: ignore[attr-defined]
@@ -255,11 +276,17 @@ class _Pool:
 
     def retire(self) -> None:
         """Takes no more calls; its workers end when the last one has."""
+        self._retired.set()
         self._executor.shutdown(wait=False)
+
+    def give_up(self) -> None:
+        """Notes that its workers are no more, or will soon be."""
+        self.broken = True
+        self._retired.set()
 
     def kill(self) -> None:
         """Ends the workers at once."""
-        self.broken = True
+        self.give_up()
         manager = getattr(self._executor, "_executor_manager_thread", None)
         with contextlib.suppress(Exception):  # it is broken already
             self._executor.shutdown(wait=False, kill_workers=True)
@@ -274,6 +301,15 @@ class _Pool:
             knock.connect(self._address)
         with contextlib.suppress(OSError):
             self._listener.close()
+
+    def _tire(self) -> None:
+        """Lets the workers rest when there was nothing to do from one look to the next."""
+        calls = 0
+        while not self._retired.wait(IDLE_SECONDS):
+            if self._calls == calls and not self._sent:
+                self._owner.rest(self)
+                return
+            calls = self._calls
 
     # What comes back.
 
@@ -295,7 +331,7 @@ class _Pool:
 
     def _lose(self, sent: _Sent, error: BaseException) -> None:
         """A worker died. What had begun is known when all of them have ended, which is after loky has told us."""
-        self.broken = True
+        self.give_up()
         with self._dying:
             first = self._lost is None
             if first:
@@ -368,6 +404,9 @@ class _Pool:
         finally:
             self._connections.pop(pid, None)
             connection.close()
+            if self._retired.is_set() and not self._connections:
+                self.give_up()
+                self._stop_listening()
 
     def _hear(self, pid: int, host: str, message: list[Any]) -> None:
         kind, key, *rest = message

@@ -40,10 +40,15 @@ def on_processes() -> Iterator[None]:
     session = engine._session
     assert session is not None
     session.close_executors()
-    deadline = time.monotonic() + SOON
-    while left := workers_of(os.getpid()):
-        assert time.monotonic() < deadline, f"workers are left behind: {left}"
-        threading.Event().wait(0.01)  # no event tells of the end of a process that somebody else waits for
+    until(lambda: not workers_of(os.getpid()), SOON)
+
+
+def until(ready: Callable[[], object], seconds: float = WAIT) -> None:
+    """Waits for what no event tells, such as the end of a process that somebody else waits for."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, f"it did not come; workers are {workers_of(os.getpid())}"
+        threading.Event().wait(0.01)
 
 
 def workers_of(kernel: int) -> set[int]:
@@ -272,6 +277,42 @@ def test_workers_that_hear_stop_are_caught(script: Any) -> None:
     assert "True []" not in script(STOPPED.format(broken=broken)).run(env={"PYTHONWARNINGS": "ignore"})[1]
 
 
+STARTED = """
+    import _posixsubprocess, contextlib, signal
+    import onix_nb as onix
+    {broken}
+    start, reached = _posixsubprocess.fork_exec, []
+
+    def watched(command, *others):
+        if b"loky.backend.popen_loky_posix" in command:
+            reached.append(signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        return start(command, *others)
+
+    _posixsubprocess.fork_exec = watched
+    onix.configure(executor="processes", max_workers=2)
+
+    @onix.action
+    def work(x):
+        return x
+
+    onix.wait([work.start(x=x) for x in range(4)])
+    print(reached)
+"""
+
+
+@pytest.mark.parametrize(
+    ("broken", "reached"),
+    [
+        ("", [False, False]),
+        ("from onix_nb.executors import processes; processes._undisturbed = contextlib.nullcontext", [True, True]),
+    ],
+    ids=["ours", "control"],
+)
+def test_stop_reaches_no_worker_that_starts(script: Any, broken: str, reached: list[bool]) -> None:
+    """It is blocked when each of them begins, the first one, too, with which others of loky's and Python's start."""
+    assert script(STARTED.format(broken=broken)).passes() == f"{reached}\n"
+
+
 ENDING = """
     import os, signal, sys, threading, time
     import onix_nb as onix
@@ -330,11 +371,40 @@ def test_another_number_of_workers_leaves_what_runs_where_it_is(tmp_path: Path) 
         with open(tmp_path / "go", "w"):
             pass
         old = first.result(timeout=WAIT)
-        deadline = time.monotonic() + WAIT
-        while old in (left := workers_of(os.getpid())) or len(left) > 1:
-            assert time.monotonic() < deadline, f"workers are left behind: {left}"
-            threading.Event().wait(0.01)
-        assert len(left) == 1
+        until(lambda: old not in (left := workers_of(os.getpid())) and len(left) == 1)
+
+
+def test_workers_without_work_end() -> None:
+    """The next call starts others; nobody listens to the old ones any more."""
+    assert note.start(path=os.devnull, x=1).result(timeout=WAIT) == 2
+    session = engine._session
+    assert session is not None
+    executor: Any = session.executors["processes"]
+    pool = executor._pool
+    executor.rest(pool)  # as after some minutes
+    until(lambda: not workers_of(os.getpid()))
+    until(lambda: pool.broken)
+    assert note.start(path=os.devnull, x=2).result(timeout=WAIT) == 4
+    assert executor._pool is not pool
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_they_rest_after_a_while(busy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When there was nothing to do from one look to the next; not while something runs."""
+    rested: list[object] = []
+    monkeypatch.setattr(processes.Processes, "rest", lambda self, pool: rested.append(pool))
+    looks = iter([False, False, True])
+
+    pool = object.__new__(processes._Pool)
+    pool._owner, pool._calls, pool._sent = processes.Processes(), 1, {"1": object()} if busy else {}
+
+    class Looks:
+        def wait(self, seconds: float) -> bool:
+            return next(looks)
+
+    pool._retired = Looks()  # type: ignore[assignment]
+    pool._tire()
+    assert rested == ([] if busy else [pool])
 
 
 def test_memory_is_given_back(tmp_path: Path) -> None:
