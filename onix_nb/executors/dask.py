@@ -1,6 +1,6 @@
 """Actions on a Dask cluster: a local one, one at an address, or that of a `distributed.Client`.
 
-Each attempt is a task of its own key, never shared (`pure=False`). Workers tell by events that a call begins and what
+Each attempt is a task of its own key, never shared (`pure=False`). Workers tell by events that a call runs and what
 it prints; its result comes back when the task has ended, unless the run was cancelled meanwhile.
 
 Dask runs a task again elsewhere when its worker is lost. For an action that is not Dask's to decide, so a plugin on the
@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
 import os
 import queue
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -33,6 +35,9 @@ from .packing import Packed, Reply, pack_call, unpack_outcome
 
 # Seconds that a scheduler has to answer, also to come back after it was lost.
 PATIENCE: Final = 4
+
+# Seconds that a call runs before its worker tells of it: shorter ones begin too often, and tell it with their outcome.
+PACE: Final = 0.01
 
 # Why the plugin took a task back.
 LEFT: Final = "onix-worker-left"
@@ -289,8 +294,8 @@ class Cluster:
     def _may_have_begun(self, sent: _Sent, where: str, threads: int) -> bool:
         """Whether a call may have begun at a place that was lost.
 
-        The word of its beginning may have been lost, too: one that the worker sent in its last milliseconds. As many
-        calls may have begun unheard as it had threads that ran none which we heard of.
+        The word of its beginning may have been lost, too, or not yet sent: that of the worker's last milliseconds. As
+        many calls may have begun unheard as it had threads that ran none which we heard of.
         """
         if where not in self._unheard:
             at = None if where.startswith("scheduler") else where
@@ -415,11 +420,34 @@ class _Events:
 
     def begins(self, key: str, started: float) -> None:
         """The call begins."""
+        _begun().news.put((time.monotonic() + PACE, self, key, started))
+
+    def runs(self, key: str, started: float) -> None:
+        """The call began, and has not ended soon."""
         self._worker.log_event(self._topic, ("begins", key, self._worker.address, started))
 
     def writes(self, key: str, stream: str, text: str) -> None:
         """The call wrote `text`."""
         self._worker.log_event(self._topic, ("writes", key, self._worker.address, stream, text))
+
+
+class _Begun:
+    """Tells which calls run: those that take longer than the pace."""
+
+    def __init__(self) -> None:
+        self.news: queue.SimpleQueue[tuple[float, _Events, str, float]] = queue.SimpleQueue()
+        threading.Thread(target=self._tell, name="onix-begun", daemon=True).start()
+
+    def _tell(self) -> None:
+        while True:
+            due, events, key, started = self.news.get()
+            time.sleep(max(0.0, due - time.monotonic()))
+            if worker.runs(key):
+                with contextlib.suppress(Exception):  # the worker ends
+                    events.runs(key, started)
+
+
+_begun = functools.cache(_Begun)  # one of each process
 
 
 def _perform(packed: Packed, topic: str, kernels: tuple[str, str]) -> Reply:

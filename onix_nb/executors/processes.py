@@ -130,7 +130,7 @@ class Processes:
             if self._shared is None:
                 self._shared = Shared()
                 resource_tracker.register(self._shared.folder, "folder")  # which removes it if we are killed
-                # That of the standard library starts with the first worker otherwise, and in many releases of Python leaves
+                # The standard library's starts with the first worker otherwise, and in many releases of Python leaves
                 # SIGINT unblocked then, which `_undisturbed` has blocked.
                 multiprocessing.resource_tracker.ensure_running()
             return self._shared

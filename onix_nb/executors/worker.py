@@ -162,6 +162,11 @@ def _without_ours(error: BaseException) -> BaseException:
     return error
 
 
+def runs(key: str) -> bool:
+    """Whether a call runs here."""
+    return key in _running
+
+
 def interrupt(key: str) -> None:
     """Makes a call stop: at its next call into onix, or at its next bytecode after a second. Or lets it not begin."""
     _refused.append(key)

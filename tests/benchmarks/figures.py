@@ -503,7 +503,7 @@ def cores(n: int = 2_000_000, tasks: int = 16, rounds: int = 7) -> Measured:
     return Measured(1 / _ratio(mine, peer), f"{alone / median(mine):.2f} to {alone / median(peer):.2f} times one core")
 
 
-def processes_noop(n: int = 2_000, rounds: int = 9) -> Measured:
+def processes_noop(n: int = 2_000, rounds: int = 25) -> Measured:
     """Time of start, wait and result of each of `n` actions that do nothing on processes, over loky's own."""
     import onix_nb as onix
 
