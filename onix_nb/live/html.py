@@ -106,6 +106,7 @@ def traceback_text(error: BaseException, message: str) -> str:
 def details(row: Row) -> dict[str, str]:
     """What a view tells of one run on demand: texts by the names that the page knows."""
     run = row.run
+    status = run.status  # first: the page asks again when it knows of a later one
     began = clock_time(run.queued if run.started is None else run.started)
     said = [f"{run.kind} {row.name}, run {run.id}", row.word, f"started at {preview_text(run.where)}"]
     if run.started is not None:
@@ -119,6 +120,7 @@ def details(row: Row) -> dict[str, str]:
     members = itertools.islice(run.arguments.items(), LONGEST_DETAIL)
     arguments = (f"{preview_text(name)} = {preview(value, LONGEST_DETAIL)}" for name, value in members)
     return {
+        "status": status,
         "summary": " · ".join(said),
         "arguments": "\n".join(arguments)[:LONGEST_DETAIL],
         "result": row.value if run.status == "succeeded" else "",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import itertools
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,12 @@ class Lab:
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), self._server.root / name)
         notebook = Notebook(self, self._server.root / name)
+        notebook.open()
+        return notebook
+
+    def open_copy(self, source: Path) -> Notebook:
+        """Opens a copy of a notebook, with a kernel of its own."""
+        notebook = Notebook(self, Path(shutil.copy(source, self._server.root)))
         notebook.open()
         return notebook
 

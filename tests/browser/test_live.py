@@ -151,6 +151,32 @@ class TestWhileBlocked:
         expect(static(notebook, 2)).to_contain_text("5 cancelled")
 
 
+LATE = """\
+from onix_nb.live import html
+late, details = threading.Event(), html.details
+
+def slow(row):
+    told = details(row)
+    late.wait(600)
+    return told
+
+html.details = slow
+"""
+
+
+def test_details_that_come_late_are_not_the_last_word(lab: Lab) -> None:
+    """They were told while the run went on, and come when it has ended: the page asks again."""
+    notebook = opened(lab, LATE, SHOWN + ", held.start()")
+    notebook.run(2, 3)
+    view = live(notebook, 3)
+    row(view, "long").click()
+    notebook.until("future.cancel(interrupt=True) or future.done()")
+    expect(row(view, "long")).to_have_attribute("data-status", "cancelled")
+    assert notebook.evaluate("late.set()") is None
+    expect(view.locator(".onix-details")).to_contain_text("cancelled")
+    assert notebook.evaluate("gate.set()") is None
+
+
 class TestPage:
     @pytest.mark.parametrize("busy", [False, True], ids=["idle", "blocked"])
     def test_a_reload_shows_the_view_again(self, lab: Lab, busy: bool) -> None:

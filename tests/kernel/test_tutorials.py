@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
 
-TUTORIALS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+from tests.tutorials import TUTORIALS, wrong_in
+
 MOST_CELLS = 15
 # Those that start worker processes.
 ON_WORKERS = ("04_all_cores_and_a_cluster.ipynb",)
 # A notebook is read as it is saved: what all its outputs may take, in characters.
 MOST_OUTPUT = 400_000
-
-
-def words_of(notebook: nbformat.NotebookNode) -> str:
-    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-
-
-def streams(notebook: nbformat.NotebookNode, name: str) -> list[str]:
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    return [output.text for output in outputs if output.output_type == "stream" and output.name == name]
 
 
 def test_there_are_tutorials() -> None:
@@ -55,16 +45,6 @@ class TestRun:
         if path.name in ON_WORKERS:
             monkeypatch.setenv("ONIX_MAX_WORKERS", "2")  # not as many as this machine has cores
         saved = run_notebook(path)
-        outputs: list[Any] = [output for cell in saved.cells for output in cell.get("outputs", ())]
-        assert [output for output in outputs if output.output_type == "error"] == []
+        assert wrong_in(saved) == []
+        outputs = [output for cell in saved.cells for output in cell.get("outputs", ())]
         assert len(str(outputs)) < MOST_OUTPUT
-        words = words_of(saved)
-        for text in streams(saved, "stderr"):
-            categories = re.findall(r": (\w+Warning): ", text)
-            assert categories, f"stderr that is no warning: {text}"
-            for category in categories:
-                assert category in words, f"{category} is not explained: {text}"
-        views = [output.data["text/plain"] for output in outputs if "onix-runs" in str(output.get("data", ""))]
-        assert views
-        for view in views:
-            assert not re.search(r"[◐○] ", view), f"saved before it ended: {view}"

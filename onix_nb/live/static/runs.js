@@ -501,8 +501,8 @@ class View {
     const told = this.store.details.get(row.id);
     const state = `${row.id} ${row.status} ${told?.stamp}`;
     if (state === this.detailed) return;
-    if (this.detailed?.startsWith(`${row.id} `) && told && row.status !== told.status) {
-      told.status = row.status; // it has changed since: ask again, once
+    if (told && row.status > told.status) {
+      told.status = row.status; // it went on since: ask again, once
       this.model.send({ kind: "details", run: row.id });
     }
     this.detailed = state;
@@ -534,8 +534,7 @@ function storeOf(model) {
   model.on("msg:custom", (message, buffers) => {
     if (message.kind === "runs") take(message, buffers[0] && asView(buffers[0]));
     else if (message.kind === "details") {
-      const row = store.byId.get(message.run);
-      store.details.set(message.run, { ...message, stamp: performance.now(), status: row?.status });
+      store.details.set(message.run, { ...message, stamp: performance.now(), status: STATUSES.indexOf(message.status) });
       store.tell();
     }
   });
