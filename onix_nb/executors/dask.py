@@ -346,7 +346,14 @@ def _without_advice(packed: Packed) -> Iterator[None]:
 def _local() -> tuple[Any, Any]:
     workers = config.current.max_workers or os.cpu_count()
     cluster = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0")
-    return distributed.Client(cluster, timeout=PATIENCE, set_as_default=False), cluster
+    return _client_of(cluster), cluster
+
+
+def _client_of(scheduler: Any) -> Any:
+    try:
+        return distributed.Client(scheduler, timeout=PATIENCE, set_as_default=False)
+    except AssertionError:  # Dask's own: the scheduler told all of its clients something before it welcomed this one
+        return distributed.Client(scheduler, timeout=PATIENCE, set_as_default=False)
 
 
 def _at(address: str) -> Any:
@@ -355,7 +362,7 @@ def _at(address: str) -> Any:
 
     def make() -> None:
         try:
-            client = distributed.Client(address, timeout=PATIENCE, set_as_default=False)
+            client = _client_of(address)
         except BaseException as error:
             if made.set_running_or_notify_cancel():
                 made.set_exception(error)

@@ -166,7 +166,7 @@ html.details = slow
 
 def test_details_that_come_late_are_not_the_last_word(lab: Lab) -> None:
     """They were told while the run went on, and come when it has ended: the page asks again."""
-    notebook = opened(lab, LATE, SHOWN + ", held.start()")
+    notebook = opened(lab, LATE, "future, other = long.start(), held.start()\nonix.runs()")
     notebook.run(2, 3)
     view = live(notebook, 3)
     row(view, "long").click()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 # What `python -c` runs as `dask`: it ends when its stdin does, so that it outlives nobody who started it.
 _DASK = """
@@ -65,12 +66,18 @@ class DaskCluster:
     def _runs(self, name: str) -> bool:
         return name in self._processes and self._processes[name].poll() is None
 
-    def await_workers(self, *names: str) -> dict[str, str]:
-        """The addresses of these workers, once they are there and nobody else."""
+    def _client(self) -> Any:
         import distributed
 
+        try:
+            return distributed.Client(self.address, timeout=self.PATIENCE, set_as_default=False)
+        except AssertionError:  # Dask's own: somebody's tasks were cancelled while it came
+            return distributed.Client(self.address, timeout=self.PATIENCE, set_as_default=False)
+
+    def await_workers(self, *names: str) -> dict[str, str]:
+        """The addresses of these workers, once they are there and nobody else."""
         deadline = time.monotonic() + self.PATIENCE
-        with distributed.Client(self.address, timeout=self.PATIENCE, set_as_default=False) as client:
+        with self._client() as client:
             while True:
                 workers = client.scheduler_info(n_workers=-1)["workers"]
                 found = {str(worker["name"]): address for address, worker in workers.items()}
@@ -81,10 +88,8 @@ class DaskCluster:
 
     def tasks_of(self, name: str) -> int:
         """How many tasks a worker has, by its own account."""
-        import distributed
-
         address = self.await_workers("a", "b")[name]
-        with distributed.Client(self.address, set_as_default=False) as client:
+        with self._client() as client:
             found: dict[str, int] = client.run(lambda dask_worker: len(dask_worker.state.tasks), workers=[address])
         return found[address]
 

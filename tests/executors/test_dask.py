@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import sys
 import time
@@ -39,6 +40,7 @@ class Gate:
 
     def await_begun(self) -> None:
         """Blocks until one more action has begun."""
+        assert select.select([self._begun], [], [], WAIT)[0], "none has begun"
         assert os.read(self._begun, 1) == b"x"
 
     def let_go(self) -> None:

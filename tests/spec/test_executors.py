@@ -6,6 +6,7 @@ import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
+import select
 import socket
 import sys
 import threading
@@ -82,6 +83,7 @@ class Gate:
 
     def await_begun(self) -> None:
         """Blocks until one more action has begun."""
+        assert select.select([self._begun], [], [], WAIT)[0], "none has begun"
         assert os.read(self._begun, 1) == b"x"
 
     def let_go(self) -> None:
