@@ -62,9 +62,10 @@ class Row:
         name: The function's name, and `arguments` what it was called with, as text.
         value: The result or the error, as text; empty until it has ended.
         traceback: Where it failed, as text.
+        ended: Whether these are final.
     """
 
-    __slots__ = ("arguments", "depth", "future", "name", "parent", "run", "traceback", "value")
+    __slots__ = ("arguments", "depth", "ended", "future", "name", "parent", "run", "traceback", "value")
 
     def __init__(self, run: Run, future: Future[Any] | None, parent: int = -1, depth: int = 0) -> None:
         self.run = run
@@ -77,6 +78,7 @@ class Row:
         self.arguments = text[: 2 * LONGEST_VALUE]
         self.value = ""
         self.traceback: str | None = None
+        self.ended = False
 
     def end(self, *, keep_traceback: bool = True) -> None:
         """Takes what is shown of the outcome, and lets the future go."""
@@ -87,6 +89,7 @@ class Row:
             self.value = preview(future._result)
         if keep_traceback and future is not None and future._exception is not None:
             self.traceback = traceback_text(future._exception, self.run.error or "")
+        self.ended = True
 
     @property
     def word(self) -> str:
@@ -106,7 +109,9 @@ def traceback_text(error: BaseException, message: str) -> str:
 def details(row: Row) -> dict[str, str]:
     """What a view tells of one run on demand: texts by the names that the page knows."""
     run = row.run
-    status = run.status  # first: the page asks again when it knows of a later one
+    # The status that the rest is of, read first: the page asks again when it knows of a later one.
+    final = row.ended or run.stopping
+    status = run.status if final or run.finished is None else "running"
     began = clock_time(run.queued if run.started is None else run.started)
     said = [f"{run.kind} {row.name}, run {run.id}", row.word, f"started at {preview_text(run.where)}"]
     if run.started is not None:

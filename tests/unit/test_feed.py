@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import onix_nb as onix
 from onix_nb.live import feed as feed_module
+from onix_nb.live import html
 from onix_nb.live.feed import (
     CANCELLABLE,
     DELTA_BYTES,
@@ -272,3 +274,22 @@ def test_every_page_ends_with_the_same(steps: list[tuple[str, int]]) -> None:
         row = whole.rows[number]
         assert (row["run"], row["status"], row["attempt"]) == (run.id, run.status, run.attempt)
         assert row["name"] == run.name
+
+
+def test_details_say_of_which_status_they_are() -> None:
+    """When the view has not yet the outcome of a run that has ended, they are of one that runs: the page asks again."""
+
+    @onix.action
+    def fail() -> None:
+        raise LookupError("nothing")
+
+    future = fail.start()
+    assert future.exception() is not None
+    assert future.run is not None
+    row = html.Row(future.run, future)
+    early = html.details(row)
+    assert (early["status"], early["traceback"]) == ("running", "")
+    row.end()
+    told = html.details(row)
+    assert told["status"] == "failed"
+    assert 'raise LookupError("nothing")' in told["traceback"]
