@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import dask
 import distributed
+from distributed.client import done_callback
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from .. import config
@@ -130,7 +131,8 @@ class Cluster:
         except BaseException:
             self._sent.pop(key, None)
             raise
-        sent.future.add_done_callback(lambda _: self._ended.put(sent))
+        # As `add_done_callback`, but on the client's loop, without a thread of Dask's own between: putting never waits.
+        self._client.loop.add_callback(done_callback, sent.future, lambda _: self._ended.put(sent))
         if sent.call.cancelled:
             self.cancel(sent.call)
 

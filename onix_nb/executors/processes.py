@@ -38,7 +38,7 @@ from .shared import Needed, OneWay, Shared
 
 # Seconds after which workers that have nothing to do end: from one to two times so many. Loky would do that itself,
 # but then each of its workers looks at a clock before each call, which takes as long as what we do for one.
-IDLE_SECONDS = 300.0
+IDLE_SECONDS: Final = 300.0
 
 # Seconds for what a dead worker told last to be read.
 LAST_WORDS: Final = 2.0
